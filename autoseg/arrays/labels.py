@@ -1,0 +1,79 @@
+"""Label maps: values to class numbers and back, and the objects in them."""
+
+import numpy as np
+from scipy import ndimage
+
+from autoseg.records.dataset import ClassLabel
+from autoseg.records.fingerprint import ClassObjects
+
+INTEGER_TOLERANCE = 1e-3
+QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def round_labels(values: np.ndarray) -> np.ndarray:
+    """Label values as int32; float files are accepted within 1e-3 of integers. Raises ValueError with the first value that is not."""
+    if np.issubdtype(values.dtype, np.integer) or values.dtype == bool:
+        return values.astype(np.int32)
+    if not np.isfinite(values).all():
+        raise ValueError("the label holds NaN or infinite values")
+    rounded = np.rint(values)
+    wrong = np.abs(values - rounded) > INTEGER_TOLERANCE
+    if wrong.any():
+        raise ValueError(f"the label holds values that are not integers, such as {float(values[wrong][0]):.4g}")
+    return rounded.astype(np.int32)
+
+
+def encode_labels(values: np.ndarray, classes: tuple[ClassLabel, ...], background: int, ignore: int | None) -> np.ndarray:
+    """File values → class numbers: 0 background, 1 … N in the order of `classes`, -1 to be ignored. int16.
+
+    Raises ValueError that names values which belong to no class.
+    """
+    table = {background: 0, **{value: number for number, label in enumerate(classes, 1) for value in label.values}}
+    if ignore is not None:
+        table[ignore] = -1
+    present, inverse = np.unique(values, return_inverse=True)
+    unknown = [int(value) for value in present if int(value) not in table]
+    if unknown:
+        raise ValueError(f"values {unknown[:8]} belong to no class (known: {sorted(table)})")
+    return np.array([table[int(value)] for value in present], dtype=np.int16)[inverse].reshape(values.shape)
+
+
+def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], background: int) -> np.ndarray:
+    """Class numbers → file values, in the smallest unsigned type that holds them (int32 where a value is negative)."""
+    table = np.array([background, *(label.values[0] for label in classes)])
+    if table.min() < 0:
+        return table.astype(np.int32)[numbers]
+    kind = np.uint8 if table.max() < 256 else np.uint16 if table.max() < 65536 else np.uint32
+    return table.astype(kind)[numbers]
+
+
+def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[float, ...]) -> ClassObjects:
+    """Volume and objects of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
+    mask = label == number
+    voxels = int(mask.sum())
+    voxel = float(np.prod(spacing))
+    if voxels == 0:
+        return ClassObjects(name=name, voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
+    components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    volumes = np.bincount(components.ravel())[1:] * voxel
+    extents = [
+        max((part.stop - part.start) * step for part, step in zip(slices, spacing)) for slices in ndimage.find_objects(components)
+    ]
+    return ClassObjects(
+        name=name,
+        voxels=voxels,
+        volume=voxels * voxel,
+        objects=int(count),
+        object_volumes=tuple(float(v) for v in np.quantile(volumes, QUARTILES)),
+        object_extents=tuple(float(v) for v in np.quantile(extents, QUARTILES)),
+    )
+
+
+def draw_foreground(label: np.ndarray, classes: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Per class 1 … `classes`, up to `count` voxel positions drawn evenly without replacement: int arrays (n, dimension)."""
+    drawn = []
+    for number in range(1, classes + 1):
+        where = np.flatnonzero(label == number)
+        chosen = where if where.size <= count else generator.choice(where, count, replace=False)
+        drawn.append(np.stack(np.unravel_index(np.sort(chosen), label.shape), axis=1).reshape(-1, label.ndim))
+    return drawn

@@ -1,0 +1,41 @@
+"""Where a sliding window stands, and how its answers are weighted."""
+
+from itertools import product
+
+import numpy as np
+
+
+def make_positions(size: int, patch: int, step: float = 0.5) -> list[int]:
+    """Evenly spread tile starts along one axis: first 0, last size - patch, at most `step` patches apart.
+
+    >>> make_positions(110, 64)
+    [0, 23, 46]
+    """
+    if size <= patch:
+        return [0]
+    count = int(np.ceil((size - patch) / (step * patch))) + 1
+    return [round(k * (size - patch) / (count - 1)) for k in range(count)]
+
+
+def make_tiles(shape: tuple[int, ...], patch: tuple[int, ...], step: float = 0.5) -> list[tuple[int, ...]]:
+    """Starts of all tiles of a volume at least as large as the patch, in array order."""
+    return list(product(*(make_positions(size, edge, step) for size, edge in zip(shape, patch))))
+
+
+def make_gaussian(patch: tuple[int, ...]) -> np.ndarray:
+    """Weights of a tile: a Gaussian of sigma = patch / 8 around its centre, largest 1, never 0. float32.
+
+    nnU-Net (Nature Methods 2021, Methods, inference): borders of a tile are less certain than its centre.
+    """
+    weights = np.ones((), dtype=np.float64)
+    for edge in patch:
+        offset = np.arange(edge) - edge // 2
+        weights = np.multiply.outer(weights, np.exp(-0.5 * (offset / (edge / 8)) ** 2))
+    weights = np.maximum(weights / weights.max(), 1e-4)
+    return weights.astype(np.float32)
+
+
+def compute_padding(shape: tuple[int, ...], patch: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Voxels to add before and after each axis so that the patch fits; the odd one goes behind."""
+    missing = [max(edge - size, 0) for size, edge in zip(shape, patch)]
+    return [(lack // 2, lack - lack // 2) for lack in missing]

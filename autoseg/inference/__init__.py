@@ -1,0 +1,1 @@
+"""From a scan to class probabilities and label maps."""

@@ -1,0 +1,129 @@
+"""A loaded model: scans in, label maps out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from autoseg.arrays.labels import decode_labels
+from autoseg.arrays.preparation import measure_background, prepare_image
+from autoseg.arrays.volume import Volume
+from autoseg.errors import InputError
+from autoseg.inference.export import restore_labels, restore_probabilities
+from autoseg.inference.sliding_window import predict_logits, softmax
+from autoseg.io.run_folder import FoldFolder
+from autoseg.io.scans import (
+    drop_repetition,
+    make_volume,
+    make_volume_of_array,
+    pick_component,
+    read_scan,
+    restore_image,
+    split_components,
+)
+from autoseg.io.weights import load_tensors
+from autoseg.networks.build import build_network, import_weights
+from autoseg.networks.devices import Compute, DeviceName
+from autoseg.records.base import digest_of
+from autoseg.records.prepared import Geometry
+from autoseg.records.training import ModelHeader
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the folds' mean says about one scan: probabilities on the network's grid, and what leads back to the scan's."""
+
+    probabilities: Tensor
+    geometry: Geometry
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One network per fold, averaged. Safe to use from several threads."""
+
+    header: ModelHeader
+    networks: tuple[torch.nn.Module, ...]
+    compute: Compute
+    mirror: bool
+    digest: str
+
+    def run(self, volume: Volume) -> Prediction:
+        """Mean probabilities over the folds for a canonical volume."""
+        configuration, axes = self.header.configuration, self.header.axes
+        if volume.array.ndim - 1 != self.header.dimension:
+            raise InputError(f"The model was trained on {self.header.dimension}D scans, this one is {volume.array.ndim - 1}D.")
+        image, geometry = prepare_image(volume.array, volume.grid.spacing, axes, configuration)
+        background = measure_background(image)
+        total = None
+        for network in self.networks:
+            answer = softmax(predict_logits(network, image, background, configuration, self.compute, self.mirror))
+            total = answer if total is None else total + answer
+        assert total is not None  # load_predictor refuses an empty list
+        spacing = tuple(volume.grid.spacing[axis] for axis in axes)
+        return Prediction(total / len(self.networks), geometry, spacing)
+
+    def make_mask(self, prediction: Prediction) -> np.ndarray:
+        """The label map with the values of the training labels, on the volume's canonical grid."""
+        header = self.header
+        numbers = restore_labels(prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration)
+        return decode_labels(numbers, header.classes, header.background_value)
+
+    def make_probabilities(self, prediction: Prediction) -> np.ndarray:
+        """Class probabilities (class, …) on the volume's canonical grid."""
+        header = self.header
+        return restore_probabilities(prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration)
+
+    def predict(self, image: Any) -> Any:
+        """Segments one scan and returns the mask in kind.
+
+        `image` is a path (a list of paths where the model has several channels in files of their own), a SimpleITK image, or `(array,
+        spacing)` with an array (z, y, x), (y, x) or with channels first, and spacing in mm in the same order. An array gives an array, all
+        else a SimpleITK image on the scan's own grid.
+        """
+        channels, orientation = self.header.channels, self.header.orientation
+        if isinstance(image, tuple):
+            array = np.asarray(image[0])
+            array = array[None] if array.ndim == self.header.dimension else array
+            if len(array) != len(channels):
+                raise InputError(f"The model has {len(channels)} channels, the array {len(array)}.")
+            return self.make_mask(self.run(make_volume_of_array(array, tuple(float(step) for step in image[1]))))
+        if isinstance(image, sitk.Image):
+            components = drop_repetition(split_components(image))
+            name = Path("the image")
+            volume = make_volume([(name, pick_component(components, channel, name)) for channel in channels], orientation, "mm")
+        else:
+            paths = [Path(path) for path in image] if isinstance(image, (list, tuple)) else [Path(image)] * len(channels)
+            volume = read_scan(paths, channels, orientation)
+        return restore_image(self.make_mask(self.run(volume)), volume)
+
+
+def choose_compute(header: ModelHeader, device: DeviceName) -> Compute:
+    """The precision and layout of the training where the device is the same; else float32, on a GPU bfloat16."""
+    if header.device == device:
+        return Compute(device, header.precision, header.channels_last)
+    return Compute(device, "bf16" if device == "cuda" else "fp32")
+
+
+def load_predictor(folds: list[FoldFolder], device: DeviceName, mirror: bool = False) -> Predictor:
+    """Loads the models of one or more folds. Raises InputError where there is none, or where they are of different kinds."""
+    if not folds:
+        raise InputError("There is no model to predict with.")
+    headers = [fold.load_model() for fold in folds]
+    first = headers[0]
+    kinds = {(digest_of(h.configuration), digest_of(h.channels), digest_of(h.classes)) for h in headers}
+    if len(kinds) > 1:
+        raise InputError("The folds were trained with different configurations, channels or classes and cannot be averaged.")
+    compute = choose_compute(first, device)
+    networks = []
+    for fold, header in zip(folds, headers):
+        weights, _ = load_tensors(fold.weights)
+        network = build_network(header.configuration.network, len(header.channels), len(header.classes) + 1)
+        import_weights(network, weights, str(fold.weights))
+        networks.append(compute.place_network(network).eval())
+    digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror])
+    return Predictor(first, tuple(networks), compute, mirror, digest)

@@ -1,0 +1,1 @@
+"""The only room that opens scans, arrays and records on disk."""

@@ -1,0 +1,1 @@
+"""torch modules, built from a NetworkSpec by a literal table."""

@@ -1,0 +1,65 @@
+"""Which device computes, in which precision and memory layout."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from autoseg.errors import InputError
+
+DeviceName = Literal["cpu", "cuda", "mps"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device with a precision and a layout; `channels_last` puts the channels next to each other in memory."""
+
+    device: DeviceName
+    precision: PrecisionName = "fp32"
+    channels_last: bool = False
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context of the forward pass."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A batch (sample, channel, …) on the device in the layout."""
+        return tensor.to(self.device).contiguous(memory_format=self.memory_format(tensor.ndim))
+
+    def place_network(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The network on the device, its convolutions' weights in the layout."""
+        network.to(self.device)
+        for parameter in network.parameters():
+            if parameter.ndim in (4, 5):
+                parameter.data = parameter.data.contiguous(memory_format=self.memory_format(parameter.ndim))
+        return network
+
+    def memory_format(self, ndim: int) -> torch.memory_format:
+        if not self.channels_last:
+            return torch.contiguous_format
+        return torch.channels_last_3d if ndim == 5 else torch.channels_last
+
+
+def choose_device(name: str = "auto") -> DeviceName:
+    """The device asked for, or the best there is. Raises InputError for one that is not here."""
+    available: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, here in available.items() if here)
+    if not available.get(name, False):
+        here = ", ".join(device for device, present in available.items() if present)
+        raise InputError(f"The device '{name}' is not available.", f"torch {torch.__version__} sees here: {here}.")
+    return name  # type: ignore[return-value]
+
+
+def prepare_threads(threads: int) -> None:
+    """Uses `threads` cores, and treats denormal numbers as zero: they appear as weights decay and slow a CPU down many times."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)

@@ -1,0 +1,51 @@
+"""The U-Net (Ronneberger 2015, arXiv 1505.04597) in 2 and 3 dimensions, with a head at every resolution of its decoder."""
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock
+from autoseg.records.plan import NetworkSpec
+
+
+class UNet(nn.Module):
+    """Strided convolutions down, transposed convolutions up, skips by concatenation."""
+
+    def __init__(self, spec: NetworkSpec, channels: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList()
+        inputs = channels
+        for stage, outputs in enumerate(spec.features):
+            self.encoder.append(_make_stage(inputs, outputs, spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage]))
+            inputs = outputs
+        self.up, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        dimension = len(spec.strides[0])
+        ones = (1,) * dimension
+        for stage in range(len(spec.features) - 1):  # decoder parts are numbered by resolution, 0 the finest
+            fine, coarse = spec.features[stage], spec.features[stage + 1]
+            stride = spec.strides[stage + 1]
+            self.up.append(TRANSPOSED[dimension](coarse, fine, stride, stride))  # type: ignore[arg-type]
+            self.decoder.append(_make_stage(2 * fine, fine, spec.kernel_sizes[stage], ones, spec.decoder_convolutions[stage]))
+            self.heads.append(CONVOLUTIONS[dimension](fine, classes, 1))
+        if not self.heads:
+            self.heads.append(CONVOLUTIONS[dimension](inputs, classes, 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (sample, channel, …) → logits (sample, class, …), finest first; only the finest outside training."""
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        if not self.decoder:
+            return [self.heads[0](x)]
+        logits = []
+        for stage in reversed(range(len(self.decoder))):
+            x = self.decoder[stage](torch.cat([self.up[stage](x), skips[stage]], dim=1))
+            if self.training or stage == 0:
+                logits.append(self.heads[stage](x))
+        return logits[::-1]
+
+
+def _make_stage(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int) -> nn.Sequential:
+    blocks = [ConvolutionBlock(inputs, outputs, kernel, stride)]
+    blocks += [ConvolutionBlock(outputs, outputs, kernel, (1,) * len(kernel)) for _ in range(convolutions - 1)]
+    return nn.Sequential(*blocks)

@@ -1,0 +1,1 @@
+"""Fingerprint → Plan: pure decisions, each with its reason."""

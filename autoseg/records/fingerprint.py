@@ -1,0 +1,55 @@
+"""What was measured in the scans: per case, so that the whole is a union and nothing derived is stored."""
+
+from autoseg.records.base import Record, SavedRecord
+
+QUANTILE_LEVELS = (0.0, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 1.0)
+
+
+class Intensities(Record, frozen=True, kw_only=True):
+    """Statistics of the values of one channel: population std, quantiles at QUANTILE_LEVELS; empty quantiles where count is 0."""
+
+    count: int
+    mean: float
+    std: float
+    quantiles: tuple[float, ...]
+
+
+class ChannelIntensities(Record, frozen=True, kw_only=True):
+    """One channel of one case: over the whole cropped image, and over the foreground of its label."""
+
+    whole: Intensities
+    foreground: Intensities
+
+
+class ClassObjects(Record, frozen=True, kw_only=True):
+    """One class in one case: its volume, and its objects (connected components, face or corner neighbours).
+
+    `volume` in mm³ (mm² or pixels in 2D); `object_volumes` and `object_extents` are the minimum, lower quartile, median, upper quartile
+    and maximum over objects, of the volume and of the longest edge of the bounding box (mm).
+    """
+
+    name: str
+    voxels: int
+    volume: float
+    objects: int
+    object_volumes: tuple[float, ...]
+    object_extents: tuple[float, ...]
+
+
+class CaseFingerprint(Record, frozen=True, kw_only=True):
+    """One case, in canonical orientation: shapes in voxels, spacing in mm, array order. `digest` is that of the case's files."""
+
+    case: str
+    digest: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    orientation: str
+    cropped_shape: tuple[int, ...]
+    channels: tuple[ChannelIntensities, ...]
+    classes: tuple[ClassObjects, ...]
+
+
+class Fingerprint(SavedRecord, frozen=True, kw_only=True):
+    """The case records, sorted by case."""
+
+    cases: tuple[CaseFingerprint, ...]

@@ -1,0 +1,152 @@
+"""Every decision about training and prediction, with its reason."""
+
+from typing import Literal
+
+from autoseg.records.base import Record, SavedRecord, digest_of
+from autoseg.records.dataset import Dataset
+from autoseg.records.machine import Machine
+
+ConfigurationName = Literal["2d", "3d_fullres"]
+
+
+class Normalization(Record, frozen=True, kw_only=True):
+    """How one channel's intensities are brought to a common scale.
+
+    `zscore`: per image, over `mask`ed voxels only where set; `ct`: clip to [low, high], then subtract mean and divide by std of the whole
+    data set; `rescale`: to [0, 1] per image; `rgb`: divide by 255; `none`.
+    """
+
+    scheme: Literal["zscore", "ct", "rescale", "rgb", "none"]
+    mask: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+class NetworkSpec(Record, frozen=True, kw_only=True):
+    """A U-Net in numbers: one entry per stage, `strides` at the entry of the stage (the first all ones)."""
+
+    kind: Literal["plain"]
+    strides: tuple[tuple[int, ...], ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    features: tuple[int, ...]
+    convolutions: tuple[int, ...]
+    decoder_convolutions: tuple[int, ...]
+
+
+class LossSpec(Record, frozen=True, kw_only=True):
+    """The sum of soft Dice loss and cross-entropy at every resolution of the decoder, weights halved from one to the next."""
+
+    name: Literal["dice_ce"] = "dice_ce"
+    dice_weight: float = 1.0
+    cross_entropy_weight: float = 1.0
+    deep_supervision: bool = True
+
+
+class OptimizerSpec(Record, frozen=True, kw_only=True):
+    name: Literal["adamw", "sgd"]
+    learning_rate: float
+    weight_decay: float
+    momentum: float = 0.99
+    gradient_clip: float = 12.0
+
+
+class ScheduleSpec(Record, frozen=True, kw_only=True):
+    """The learning rate over the run, and how long a run is when nothing else is asked: `minutes` if set, else `epochs`.
+
+    `warmup` is the share of the steps with a linearly rising rate; `averaging` the time constant of the averaged weights as a share of
+    the steps (0: off).
+    """
+
+    name: Literal["cosine", "poly"]
+    warmup: float
+    averaging: float
+    epochs: int
+    minutes: float
+
+
+class AugmentationSpec(Record, frozen=True, kw_only=True):
+    """Probabilities per sample, and ranges. `rotation` in degrees: about the first axis (in plane) and about the other two."""
+
+    rotation_probability: float = 0.2
+    rotation: tuple[float, float] = (30.0, 30.0)
+    scaling_probability: float = 0.2
+    scaling: tuple[float, float] = (0.7, 1.4)
+    noise_probability: float = 0.1
+    noise_std: tuple[float, float] = (0.0, 0.1)
+    blur_probability: float = 0.2
+    blur_sigma: tuple[float, float] = (0.5, 1.0)
+    brightness_probability: float = 0.15
+    brightness: tuple[float, float] = (0.75, 1.25)
+    contrast_probability: float = 0.15
+    contrast: tuple[float, float] = (0.75, 1.25)
+    low_resolution_probability: float = 0.25
+    low_resolution: tuple[float, float] = (0.5, 1.0)
+    gamma_probability: float = 0.3
+    gamma: tuple[float, float] = (0.7, 1.5)
+    inverted_gamma_probability: float = 0.1
+    foreground_probability: float = 0.33
+
+
+class MemoryEstimate(Record, frozen=True, kw_only=True):
+    """Peak bytes that training and prediction are expected to need."""
+
+    training_bytes: int
+    prediction_bytes: int
+
+
+class Configuration(Record, frozen=True, kw_only=True):
+    """One way to train: all its numbers. Shapes in voxels, spacing in mm, array order after the plan's `axes`; 2 entries in 2D."""
+
+    name: ConfigurationName
+    spacing: tuple[float, ...]
+    median_shape: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    steps_per_epoch: int
+    normalization: tuple[Normalization, ...]
+    network: NetworkSpec
+    batch_dice: bool
+    loss: LossSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    augmentation: AugmentationSpec
+    mirror_axes: tuple[int, ...]
+    memory: MemoryEstimate
+    reasons: dict[str, str]
+    user_set: tuple[str, ...] = ()
+
+    @property
+    def dimension(self) -> int:
+        return len(self.patch_size)
+
+
+class Plan(SavedRecord, frozen=True, kw_only=True):
+    """All decisions for one data set on one machine."""
+
+    profile: str
+    machine: Machine
+    dataset_digest: str
+    fingerprint_digest: str
+    orientation: Literal["LPS", "stored"]
+    axes: tuple[int, ...]
+    default_configuration: ConfigurationName
+    default_reason: str
+    configurations: tuple[Configuration, ...]
+
+
+def preparation_digest(configuration: Configuration, plan: Plan, dataset: Dataset) -> str:
+    """Digest of all that decides how a case's prepared arrays look; equal digests mean the arrays can be used as they are."""
+    return digest_of(
+        {
+            "spacing": configuration.spacing,
+            "normalization": configuration.normalization,
+            "axes": plan.axes,
+            "orientation": plan.orientation,
+            "channels": dataset.channels,
+            "classes": dataset.classes,
+            "background": dataset.background_value,
+            "ignore": dataset.ignore_value,
+        }
+    )

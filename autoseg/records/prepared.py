@@ -1,0 +1,34 @@
+"""A prepared case: what lies beside its arrays in the store."""
+
+from autoseg.records.base import Record, SavedRecord
+
+
+class FileStamp(Record, frozen=True, kw_only=True):
+    """Size and modification time: equal stamps spare the digest of the contents."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+class Geometry(Record, frozen=True, kw_only=True):
+    """How the prepared array came from the canonical one: transposed to `shape`, cropped to `box`, resampled to `prepared_shape`."""
+
+    shape: tuple[int, ...]
+    box: tuple[tuple[int, int], ...]
+    prepared_shape: tuple[int, ...]
+
+
+class PreparedCase(SavedRecord, frozen=True, kw_only=True):
+    """`case_digest` and `preparation_digest` say what the arrays were made from and how; `foreground` lists, per class, voxels to centre
+
+    patches on (at most a few thousand, drawn evenly); `background` is the value of the image's own background per channel.
+    """
+
+    case: str
+    case_digest: str
+    preparation_digest: str
+    stamps: tuple[FileStamp, ...]
+    geometry: Geometry
+    background: tuple[float, ...]
+    foreground: tuple[tuple[tuple[int, ...], ...], ...]

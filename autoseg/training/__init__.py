@@ -1,0 +1,1 @@
+"""The training engine: losses, sampling, augmentation, schedule, the loop, checkpoints."""
