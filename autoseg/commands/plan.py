@@ -23,7 +23,7 @@ from autoseg.planning.splits import check_splits, make_splits
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
 from autoseg.records.fingerprint import CaseFingerprint, ChannelIntensities, ClassObjects, Fingerprint
-from autoseg.records.plan import Plan
+from autoseg.records.plan import Configuration, Plan
 from autoseg.records.splits import Fold, Splits
 
 COLOURS = ("red", "green", "blue")
@@ -114,6 +114,38 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     ):
         folder.save(path, record)
     return made
+
+
+def format_plan(plan: Plan, run: str) -> str:
+    """The decisions of the default configuration as a table with their reasons, the others in a line, and what to type next."""
+    lines = [f"Plan for {plan.machine.name} ({plan.machine.cores} cores), profile {plan.profile}"]
+    for configuration in sorted(plan.configurations, key=lambda c: c.name != plan.default_configuration):
+        facts = _list_facts(configuration)
+        if configuration.name != plan.default_configuration:
+            lines.append(f"Also planned: {configuration.name}, patch {facts['patch_size']}, batch {configuration.batch_size}")
+            continue
+        lines.append(f"{configuration.name}: {plan.default_reason}")
+        width = max(len(value) for value in facts.values())
+        lines += [f"  {name:<13} {value:<{width}}  {configuration.reasons.get(name, '')}" for name, value in facts.items()]
+    lines.append(f"Next: autoseg train {run} --fold 0")
+    return "\n".join(lines)
+
+
+def _list_facts(configuration: Configuration) -> dict[str, str]:
+    schedule, memory = configuration.schedule, configuration.memory
+    return {
+        "spacing": "x".join(f"{step:.3g}" for step in configuration.spacing),
+        "patch_size": _shape(configuration.patch_size),
+        "batch_size": str(configuration.batch_size),
+        "normalization": ", ".join(n.scheme for n in configuration.normalization),
+        "network": f"{len(configuration.network.strides)} stages",
+        "features": f"{configuration.network.features[0]} to {configuration.network.features[-1]}",
+        "loss": configuration.loss.name,
+        "optimizer": configuration.optimizer.name,
+        "schedule": f"{schedule.minutes:g} min" if schedule.minutes else f"{schedule.epochs} epochs",
+        "mirror_axes": ", ".join(map(str, configuration.mirror_axes)) or "none",
+        "memory": f"{memory.training_bytes / 1e9:.2f} GB",
+    }
 
 
 def _refuse_other_run(folder: RunFolder, dataset: Path) -> None:

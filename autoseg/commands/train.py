@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from autoseg.commands.evaluate import format_scores, save_scores, score_masks
-from autoseg.commands.predict import PredictOptions, ReferenceSource, predict_cases
+from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
+from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.errors import CasesFailed, InputError
 from autoseg.evaluation.overlap import count_joint, score_case
@@ -436,8 +436,10 @@ def _validate_whole(job: Job) -> None:
         failed = [case for case in manifest.cases if case.state == "failed"]
         if failed:
             raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].message}", done="The model is written.")
-        source = ReferenceSource({case.id: Path(job.dataset.root) / (case.label or "") for case in cases})
-        scores = score_masks(manifest, job.folder.validation, source, job.dataset.ignore_value, job.progress)
+        references = {case.id: Path(job.dataset.root) / (case.label or "") for case in cases}
+        pairs = {case.case: (job.folder.validation / case.mask, references[case.case]) for case in manifest.cases}
+        labelling = Labelling(job.dataset.classes, job.dataset.background_value, job.dataset.ignore_value, job.dataset.unit)
+        scores = score_pairs(pairs, labelling, job.options.workers, job.progress)
         save_scores(scores, job.folder.validation / "scores.json")
         job.progress.say(format_scores(scores, f"Fold {job.number}, {len(cases)} validation cases"), event="scores", mean=scores.mean)
         mean = scores.mean["dice"]

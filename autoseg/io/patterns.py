@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from autoseg.errors import InputError
 from autoseg.io.scans import ENDINGS, get_ending
@@ -70,3 +71,14 @@ def get_file_part(pattern: str) -> str:
     parts = pattern.split("/")
     first = max(index for index, part in enumerate(parts) if "{case}" in part)
     return "/".join(parts[first:])
+
+
+def split_pattern(pattern: str) -> tuple[Path, str]:
+    """The folder before the first hole, and the rest of the pattern.
+
+    >>> split_pattern("data/{case}/T1.nii.gz")  # doctest: +ELLIPSIS
+    (...Path('data'), '{case}/T1.nii.gz')
+    """
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if "{" in part or "*" in part)
+    return Path(*parts[:first]), "/".join(parts[first:])

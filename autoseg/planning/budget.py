@@ -62,7 +62,7 @@ def build_network_spec(topology: Topology, profile: Profile) -> NetworkSpec:
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
         features=tuple(min(profile.base_features * 2**stage, limit) for stage in range(stages)),
-        convolutions=(profile.encoder_convolutions,) * stages,
+        convolutions=tuple(profile.encoder_convolutions[min(stage, len(profile.encoder_convolutions) - 1)] for stage in range(stages)),
         decoder_convolutions=(profile.decoder_convolutions,) * (stages - 1),
     )
 
@@ -103,7 +103,7 @@ def fit_to_operations(task: Task) -> Fit:
     profile = task.profile
     allowed = task.machine.flops * task.minutes * 60 / profile.steps
     spacing, shape, coarsening = _coarsen(task, allowed)
-    topology = decide_topology(spacing, make_initial_patch(spacing, shape))
+    topology = _round_down(spacing, make_initial_patch(spacing, shape))
     network = build_network_spec(topology, profile)
     while not _is_affordable(task, topology, network, allowed) and _can_shrink(topology):
         topology = shrink_patch(spacing, topology.patch_size, shape)
@@ -117,6 +117,14 @@ def fit_to_operations(task: Task) -> Fit:
         "batch_size": f"{operations * batch_size / 1e9:.0f} billion operations a step, of {task.machine.flops / 1e9:.0f} billion a second",
     }
     return Fit(spacing, shape, topology.patch_size, batch_size, network, reasons)
+
+
+def _round_down(spacing: tuple[float, ...], patch: tuple[int, ...]) -> Topology:
+    """The topology of a patch rounded down to its divisors where that loses less than rounding up would pad: padding costs, and teaches nothing."""
+    topology = decide_topology(spacing, patch)
+    smaller = tuple(max(size // divisor, 1) * divisor for size, divisor in zip(patch, topology.divisors))
+    trial = decide_topology(spacing, smaller)
+    return trial if trial.strides == topology.strides else topology
 
 
 def _is_affordable(task: Task, topology: Topology, network: NetworkSpec, allowed: float) -> bool:

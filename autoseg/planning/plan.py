@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from autoseg.errors import InputError
@@ -27,6 +28,7 @@ from autoseg.records.plan import (
 )
 from autoseg.records.profile import Profile
 
+ELONGATED = 1.5  # ratio of patch edges beyond which 2D patches are turned by 15° at most
 THINNEST_3D = 8  # slices below which a 3D network could not pool along them, and slices are treated as images
 LATERAL = re.compile(r"(?i)(?<![a-z])(left|right|links|rechts|gauche|droite?|[lr])(?![a-z])")
 
@@ -133,7 +135,12 @@ def _make_configuration(name: ConfigurationName, common: Common, task: Task) -> 
         network=fit.network,
         batch_dice=True,
         loss=LossSpec(),
-        optimizer=OptimizerSpec(name=profile.optimizer, learning_rate=profile.learning_rate, weight_decay=profile.weight_decay),
+        optimizer=OptimizerSpec(
+            name=profile.optimizer,
+            learning_rate=profile.learning_rate,
+            weight_decay=profile.weight_decay,
+            gradient_clip=profile.gradient_clip,
+        ),
         schedule=ScheduleSpec(
             name=profile.schedule, warmup=profile.warmup, averaging=profile.averaging, epochs=profile.epochs, minutes=common.minutes
         ),
@@ -145,13 +152,11 @@ def _make_configuration(name: ConfigurationName, common: Common, task: Task) -> 
 
 
 def _make_augmentation(dimension: int, fit: Fit, profile: Profile) -> AugmentationSpec:
-    """Rotation about every axis by ±30° in 3D; in 2D by ±180°, but ±15° where patches are elongated (nnU-Net's ranges)."""
-    if profile.budget == "operations":
-        return AugmentationSpec(rotation_probability=0.4, scaling_probability=0.4)
+    """The profile's ranges; an image may lie at any angle (±180°), but ±15° where patches are elongated (nnU-Net's ranges for 2D)."""
     if dimension == 3:
-        return AugmentationSpec()
-    elongated = max(fit.patch_size) / min(fit.patch_size) > 1.5
-    return AugmentationSpec(rotation=(15.0, 0.0) if elongated else (180.0, 0.0))
+        return profile.augmentation
+    elongated = max(fit.patch_size) / min(fit.patch_size) > ELONGATED
+    return msgspec.structs.replace(profile.augmentation, rotation=(15.0, 0.0) if elongated else (180.0, 0.0))
 
 
 def _explain(common: Common, fit: Fit, mirror_reason: str) -> dict[str, str]:

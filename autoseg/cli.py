@@ -1,0 +1,396 @@
+"""The command line: one subcommand per verb, the verb imported late; the only place that prints or reads the environment."""
+
+import argparse
+import difflib
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from autoseg import __version__
+from autoseg.errors import AutosegError, InputError
+
+LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
+
+
+class Parser(argparse.ArgumentParser):
+    """Exits 2 with the nearest flag or command when one is mistyped."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"ERROR   {message}\nNext    {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(prog="autoseg", description="Self-configuring segmentation: plan, train, predict, evaluate.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"autoseg {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (help_text, add_arguments, _) in VERBS.items():
+        verb = verbs.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        add_arguments(verb)
+        common = verb.add_argument_group("common")
+        common.add_argument("-q", "--quiet", action="store_true", help="only warnings, results and errors")
+        common.add_argument("-v", "--verbose", action="store_true", help="every detail")
+        common.add_argument("--json", action="store_true", help="one JSON object per event")
+        common.add_argument("--workers", type=_positive_int, metavar="N", help="processes for work case by case")
+    return parser
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def _bytes(text: str) -> int:
+    units = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
+    for unit, size in units.items():
+        if text.lower().endswith(unit):
+            return int(_positive(text[: -len(unit)].strip()) * size)
+    raise argparse.ArgumentTypeError(f"'{text}' is not an amount of memory, such as 8GB")
+
+
+def _spacing(text: str) -> tuple[float, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def _folds(text: str) -> tuple[int, ...]:
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of folds, such as 0,1")
+    return tuple(int(part) for part in text.split(","))
+
+
+def _channel(text: str) -> tuple[str, str]:
+    name, separator, pattern = text.partition("=")
+    if not separator or not name or "{case}" not in pattern:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=PATTERN, such as mr={{case}}/MR_T1_image.nii.gz")
+    return name, pattern
+
+
+def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._MutuallyExclusiveGroup:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--minutes", type=_positive, metavar="M", help=meaning)
+    group.add_argument("--hours", type=_positive, metavar="H", help="the same in hours")
+    return group
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels")
+    parser.add_argument("-o", "--output", metavar="RUN", required=True, help="run folder to make")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
+    parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
+    parser.add_argument("--memory", type=_bytes, metavar="8GB", help="plan for a GPU of this size")
+    _add_time(parser, "training time per fold to plan for")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
+    parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
+    parser.add_argument("--channels", nargs="+", type=_channel, metavar="NAME=PATTERN", help="one pattern per input channel")
+    parser.add_argument("--classes", type=_names, metavar="NAME,…", default=(), help="class names, by ascending label value")
+    parser.add_argument("--spacing", type=_spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
+    parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
+    parser.add_argument("--exclude", type=_names, metavar="CASE,…", default=(), help="cases to leave out")
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--configuration", metavar="NAME")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--fold", metavar="K|all", required=True, help="fold to train, or all in turn")
+    parser.add_argument("--configuration", metavar="NAME", help="default: the plan's choice")
+    length = _add_time(parser, "wall clock from the first step to the last")
+    length.add_argument("--epochs", type=_positive_int, metavar="N")
+    length.add_argument("--steps", type=_positive_int, metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
+    parser.add_argument("--seed", type=int, metavar="S", default=0)
+    parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN|MODEL")
+    parser.add_argument("scans", metavar="SCANS", help="a scan, a folder of scans, or a pattern with {case}")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True)
+    parser.add_argument("--configuration", metavar="NAME")
+    parser.add_argument("--folds", type=_folds, metavar="0,1", default=(), help="models to average (default: all that are finished)")
+    parser.add_argument("--cases", metavar="fold:0", default="", help="only these cases: fold:K, or names")
+    parser.add_argument("--tta", action="store_true", help="average over mirrored scans too: slower, a little better")
+    parser.add_argument("--probabilities", action="store_true", help="write class probabilities beside the masks")
+    parser.add_argument("--reference", metavar="DIR", help="score the masks against these labels")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predictions", metavar="PREDICTIONS")
+    parser.add_argument("references", metavar="REFERENCES", help="folder, or pattern with {case}")
+    parser.add_argument("-o", "--output", metavar="scores.json")
+    parser.add_argument("--only-predicted", action="store_true", help="references without a mask are no error")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="DIR", default="autoseg_demo")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")
+
+
+def _minutes(arguments: argparse.Namespace) -> float | None:
+    return arguments.hours * 60 if arguments.hours else arguments.minutes
+
+
+def _plan(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.plan import PlanOptions, format_plan, plan
+
+    if arguments.channels and arguments.images:
+        raise InputError("--images is one channel; with --channels leave it out.")
+    options = PlanOptions(
+        task=arguments.task,
+        profile=arguments.profile,
+        memory=arguments.memory,
+        minutes=_minutes(arguments),
+        device=arguments.device,
+        images=dict(arguments.channels) if arguments.channels else {"image": arguments.images} if arguments.images else None,
+        labels=arguments.labels,
+        classes=arguments.classes,
+        spacing=arguments.spacing,
+        groups=arguments.groups,
+        splits=arguments.splits,
+        exclude=arguments.exclude,
+        workers=arguments.workers,
+    )
+    made = plan(arguments.dataset, arguments.output, options, progress)
+    progress.say(format_plan(made, arguments.output), event="plan", default_configuration=made.default_configuration)
+
+
+def _prepare(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.prepare import prepare
+
+    store = prepare(arguments.run, arguments.configuration, arguments.workers, progress)
+    progress.say(f"Prepared: {store.folder}\nNext: autoseg train {arguments.run} --fold 0", event="prepared", folder=str(store.folder))
+
+
+def _train(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.train import TrainOptions, train
+
+    options = TrainOptions(
+        minutes=_minutes(arguments),
+        epochs=arguments.epochs,
+        steps=arguments.steps,
+        device=arguments.device,
+        precision=arguments.precision,
+        seed=arguments.seed,
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
+    train(arguments.run, arguments.fold, arguments.configuration, options, progress)
+
+
+def _predict(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.predict import PredictOptions, predict
+
+    options = PredictOptions(
+        configuration=arguments.configuration,
+        folds=arguments.folds,
+        cases=arguments.cases,
+        tta=arguments.tta,
+        probabilities=arguments.probabilities,
+        reference=arguments.reference,
+        device=arguments.device,
+    )
+    predict(arguments.model, arguments.scans, arguments.output, options, progress)
+
+
+def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.evaluate import evaluate
+
+    evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress)
+
+
+def _demo(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.demo import demo
+
+    demo(arguments.output, arguments.task, progress)
+
+
+Verb = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, Any], None]]
+VERBS: dict[str, Verb] = {
+    "plan": ("measure a folder of scans and decide everything", _add_plan, _plan),
+    "prepare": ("crop, normalise and resample (train does it when needed)", _add_prepare, _prepare),
+    "train": ("train one fold, or all", _add_train, _train),
+    "predict": ("write masks for scans", _add_predict, _predict),
+    "evaluate": ("score masks against references", _add_evaluate, _evaluate),
+    "demo": ("the whole way on made-up scans, in about three minutes", _add_demo, _demo),
+}
+
+
+class Display:
+    """Progress on a terminal (rich), as a line a minute elsewhere, or as JSON lines; everything goes to the log as well."""
+
+    def __init__(self, arguments: argparse.Namespace, log: Path | None) -> None:
+        self.quiet, self.verbose, self.json = arguments.quiet, arguments.verbose, arguments.json
+        self.log = log
+        self.bar: Any = None
+        self.task: Any = None
+        self.title, self.total, self.done, self.begun, self.told = "", 0, 0, 0.0, 0.0
+
+    def say(self, text: str, **event: Any) -> None:
+        self._record(text)
+        if self.json:
+            print(json.dumps({"event": "message", **event, "text": text}), flush=True)
+        elif not self.quiet or event.get("event") in ("scores", "plan"):
+            self._print(text)
+
+    def warn(self, text: str, **event: Any) -> None:
+        self._record(f"WARNING {text}")
+        if self.json:
+            print(json.dumps({"event": "warning", **event, "text": text}), flush=True)
+        else:
+            self._print(f"WARNING {text}")
+
+    def detail(self, text: str) -> None:
+        self._record(text)
+        if self.verbose and not self.json:
+            self._print(text)
+
+    def start(self, title: str, total: int) -> None:
+        self.title, self.total, self.done, self.begun = title, total, 0, time.monotonic()
+        self.told = self.begun
+        self._record(f"{title}: {total}")
+        if sys.stdout.isatty() and not self.quiet and not self.json:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            note = TextColumn("{task.fields[note]}")
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), note)
+            self.bar = Progress(*columns)
+            self.bar.start()
+            self.task = self.bar.add_task(title, total=total, note="")
+
+    def advance(self, note: str = "") -> None:
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, note=note)
+        elif time.monotonic() - self.told > LINE_SECONDS:
+            self.told = time.monotonic()
+            remaining = (self.told - self.begun) / self.done * (self.total - self.done)
+            self.say(
+                f"{self.title}: {self.done} of {self.total} ({note}), about {remaining / 60:.1f} minutes left",
+                event="progress",
+                done=self.done,
+                total=self.total,
+                seconds_left=round(remaining),
+            )
+
+    def finish(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        if self.title:
+            self._record(f"{self.title}: done in {time.monotonic() - self.begun:.1f} s")
+            self.title = ""
+
+    def _print(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def _record(self, text: str) -> None:
+        """Appends to log.txt; a log that cannot be written does not stop the work."""
+        if self.log is None or not self.log.parent.is_dir():
+            return
+        try:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        except OSError:
+            self.log = None
+
+
+def _log_path(arguments: argparse.Namespace) -> Path | None:
+    """RUN/log.txt, or OUT/log.txt for predictions; demo and evaluate keep none of their own."""
+    folder = {"plan": "output", "prepare": "run", "train": "run", "predict": "output"}.get(arguments.verb)
+    return Path(getattr(arguments, folder)) / "log.txt" if folder else None
+
+
+def _suggest(unknown: Sequence[str], parser: Parser, verb: str) -> str:
+    """A message for flags that do not exist, with the nearest that does."""
+    options = [text for text in unknown if text.startswith("-")]
+    if not options:
+        return f"unexpected: {' '.join(unknown)}"
+    known = _list_flags(parser, verb)
+    wrong = options[0].split("=")[0]
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"autoseg {verb} has no flag {wrong}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _list_flags(parser: Parser, verb: str) -> list[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return [flag for option in action.choices[verb]._actions for flag in option.option_strings]
+    return []
+
+
+def _check_verb(words: Sequence[str], parser: Parser) -> None:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        parser.error(f"there is no command '{verb}'" + (f"; did you mean {near[0]}?" if near else f" (commands: {', '.join(VERBS)})"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    parser = build_parser()
+    _check_verb(words, parser)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.error(_suggest(unknown, parser, arguments.verb))
+    display = Display(arguments, _log_path(arguments))
+    display.detail(f"autoseg {__version__}, Python {platform.python_version()}, {platform.platform()}: autoseg {' '.join(words)}")
+    try:
+        VERBS[arguments.verb][2](arguments, display)
+    except AutosegError as error:
+        return _end(display, error, error.exit_code)
+    except KeyboardInterrupt:
+        return _end(display, InputError("Stopped by the keyboard.", todo="The same command goes on where it stopped."), 75)
+    except Exception as error:
+        return _end_unexpected(display, error)
+    return 0
+
+
+def _end(display: Display, error: AutosegError, code: int) -> int:
+    display.finish()
+    display._record(f"{error}\n(exit {code})\n{traceback.format_exc()}")
+    if display.json:
+        print(json.dumps({"event": "error", "exit": code, "what": error.what, "why": error.why, "next": error.todo}), flush=True)
+    else:
+        print(error, file=sys.stderr, flush=True)
+        if display.log is not None and display.log.is_file():
+            print(f"Log     {display.log}", file=sys.stderr)
+    return code
+
+
+def _end_unexpected(display: Display, error: Exception) -> int:
+    """A fault of ours: the traceback goes to the log, or to the screen where there is no log."""
+    if display.log is None or not display.log.parent.is_dir() or os.environ.get("AUTOSEG_TRACEBACK"):
+        traceback.print_exc()
+    return _end(display, AutosegError(f"This should not have happened: {type(error).__name__}: {error}", todo="Please report it with the log."), 1)

@@ -1,0 +1,275 @@
+"""`autoseg predict`: masks for scans, each on its scan's own grid."""
+
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from autoseg.arrays.volume import Volume
+from autoseg.commands.evaluate import MANIFEST, evaluate
+from autoseg.errors import AutosegError, CasesFailed, InputError
+from autoseg.inference.predictor import Predictor, load_predictor
+from autoseg.io.files import digest_files, list_files, load_record, name_full_disk, remove_partials, save_record
+from autoseg.io.machine import count_cores
+from autoseg.io.patterns import get_file_part, match_paths, split_pattern
+from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
+from autoseg.io.scans import get_ending, get_mask_name, read_scan, strip_ending, write_mask, write_probabilities
+from autoseg.networks.devices import choose_device, prepare_threads
+from autoseg.progress import Progress, Silent
+from autoseg.records.predictions import PredictedCase, Predictions
+from autoseg.records.training import ModelHeader
+
+Scans = dict[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict; `cases` is "fold:K" or a list of case names, `folds` the models to average."""
+
+    configuration: str | None = None
+    folds: tuple[int, ...] = ()
+    cases: str = ""
+    tta: bool = False
+    probabilities: bool = False
+    reference: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which folds predict, and which cases are wanted (None: all)."""
+
+    folds: tuple[FoldFolder, ...]
+    numbers: tuple[int, ...]
+    cases: frozenset[str] | None
+
+
+def load(model: str | Path, device: str = "auto", tta: bool = False) -> Predictor:
+    """Loads a run, or one fold of it, for predictions in Python: `autoseg.load(model).predict(image)`."""
+    models = _find_models(Path(model), PredictOptions())
+    return load_predictor(list(models.folds), choose_device(device), tta)
+
+
+def predict(
+    model: str | Path, scans: str | Path, output: str | Path, options: PredictOptions = PredictOptions(), progress: Progress = Silent()  # noqa: B008
+) -> Predictions:
+    """Predicts scans (a file, a folder, or a pattern with {case}) with a run or one of its folds; writes masks and predictions.json.
+
+    Cases whose mask is there, made by the same model from the same scan, are kept. Raises CasesFailed when some scans failed, after the
+    others are done.
+    """
+    models = _find_models(Path(model), options)
+    prepare_threads(count_cores())
+    predictor = load_predictor(list(models.folds), choose_device(options.device), options.tta)
+    found = find_scans(str(scans), predictor.header)
+    if models.cases is not None:
+        found = {case: paths for case, paths in found.items() if case in models.cases}
+        if not found:
+            raise InputError(f"None of the cases asked for with --cases {options.cases} is in {scans}.")
+    numbers = ", ".join(map(str, models.numbers))
+    progress.say(f"{len(found)} scans, {predictor.header.configuration.name}, fold {numbers}, on {predictor.compute.device}")
+    manifest = predict_cases(predictor, found, Path(output), models.numbers, options, progress)
+    failed = [case for case in manifest.cases if case.state == "failed"]
+    done = len(manifest.cases) - len(failed)
+    if done:
+        progress.say(f"{done} masks in {output}", event="masks", count=done, folder=str(output))
+    if options.reference and done:
+        evaluate(output, options.reference, only_predicted=True, progress=progress)
+    if failed:
+        table = "\n".join(f"{case.case}  {case.message}" for case in failed)
+        raise CasesFailed(
+            f"{len(failed)} of {len(manifest.cases)} scans could not be predicted:\n{table}",
+            done=f"The {done} others are written and valid.",
+            todo="Correct the files and repeat the command: finished scans are kept.",
+        )
+    return manifest
+
+
+def _find_models(path: Path, options: PredictOptions) -> Models:
+    """The folds to average: those asked for, else the one that has not seen the cases asked for, else all that are finished."""
+    if (path / "model.json").is_file():
+        folder = FoldFolder(path)
+        if options.cases.startswith("fold:"):
+            raise InputError("--cases fold:K needs the run, not one of its models.")
+        return Models((folder,), (folder.load_model().fold,), _list_cases(options.cases))
+    run = RunFolder(path)
+    configuration = choose_configuration(run.load_plan(), options.configuration)
+    finished = run.finished_folds(configuration.name)
+    if not finished:
+        raise InputError(f"{path} has no finished fold of {configuration.name}.", todo=f"autoseg train {path} --fold 0")
+    wanted, cases = options.folds, _list_cases(options.cases)
+    if options.cases.startswith("fold:"):
+        number, cases = _read_fold(run, options.cases)
+        wanted = wanted or (number,)  # averaging with folds that were trained on these cases would flatter
+    missing = [number for number in wanted if number not in finished]
+    if missing:
+        raise InputError(f"Fold {missing[0]} of {configuration.name} is not finished.", f"Finished: {', '.join(map(str, finished))}.")
+    numbers = tuple(wanted or finished)
+    return Models(tuple(run.fold(configuration.name, number) for number in numbers), numbers, cases)
+
+
+def _list_cases(text: str) -> frozenset[str] | None:
+    return frozenset(text.split(",")) if text else None
+
+
+def _read_fold(run: RunFolder, text: str) -> tuple[int, frozenset[str]]:
+    folds = run.load_splits().folds
+    number = text.removeprefix("fold:")
+    if not number.isdigit() or int(number) >= len(folds):
+        raise InputError(f"--cases {text} names no fold.", f"Folds: 0 … {len(folds) - 1}.")
+    return int(number), frozenset(folds[int(number)].validation)
+
+
+def find_scans(scans: str, header: ModelHeader) -> Scans:
+    """Case → one path per channel.
+
+    A folder is searched by the patterns of the training images, with and without their folders; where they fit nothing and the model has
+    one file per case, every scan in the folder is a case. Raises InputError where there is nothing, or channels are missing everywhere.
+    """
+    if "{" in scans:
+        root, pattern = split_pattern(scans)
+        return _complete({case: root / path for case, path in match_paths(pattern, list_files(root)).items()}, header, scans)
+    root = Path(scans)
+    if root.is_file():
+        return _complete({strip_ending(root.name): root}, header, scans)
+    if not root.is_dir():
+        raise InputError(f"{scans} does not exist.", todo="Give a scan, a folder of scans, or a pattern with {case}.")
+    paths = [path for path in list_files(root) if get_ending(path)]
+    patterns = [channel.pattern for channel in header.channels]
+    fits = [_match_all(patterns, header.label_pattern, paths), _match_all([get_file_part(p) for p in patterns], header.label_pattern, paths)]
+    best = max(fits, key=len)
+    if best:
+        return {case: tuple(root / path for path in files) for case, files in best.items()}
+    flat = {strip_ending(path): root / path for path in paths if "/" not in path}
+    if not flat:
+        raise InputError(f"No scan in {scans} fits the names of the training scans.", f"They were {', '.join(dict.fromkeys(patterns))}.")
+    return _complete(flat, header, scans)
+
+
+def _match_all(patterns: list[str], label_pattern: str, paths: list[str]) -> dict[str, tuple[str, ...]]:
+    """Cases for which every channel has a file; a file that fits the label pattern is never an image, unless images look the same."""
+    labels: set[str] = set()
+    for pattern in (label_pattern, get_file_part(label_pattern) if label_pattern else ""):
+        if pattern and pattern not in patterns and pattern not in [get_file_part(p) for p in patterns]:
+            labels |= set(match_paths(pattern, paths).values())
+    rest = [path for path in paths if path not in labels]
+    files = [match_paths(pattern, rest) for pattern in patterns]
+    return {case: tuple(found[case] for found in files) for case in files[0] if all(case in found for found in files)}
+
+
+def _complete(files: dict[str, Path], header: ModelHeader, scans: str) -> Scans:
+    """One file per case serves all channels only where the training had one file per case."""
+    distinct = list(dict.fromkeys(channel.pattern for channel in header.channels))
+    if not files:
+        raise InputError(f"No scan fits {scans}.")
+    if len(distinct) > 1:
+        names = ", ".join(channel.name for channel in header.channels)
+        raise InputError(f"The model needs {len(distinct)} files per case ({names}), but {scans} gives one.", todo="Give the folder instead.")
+    return {case: (path,) * len(header.channels) for case, path in sorted(files.items())}
+
+
+def predict_cases(
+    predictor: Predictor, scans: Scans, output: Path, folds: tuple[int, ...], options: PredictOptions, progress: Progress
+) -> Predictions:
+    """Predicts the cases one after the other (reading ahead) and keeps the manifest up to date after each."""
+    header = predictor.header
+    output.mkdir(parents=True, exist_ok=True)
+    remove_partials(output)
+    manifest = Predictions(
+        model_digest=predictor.digest,
+        folds=folds,
+        configuration=header.configuration.name,
+        classes=header.classes,
+        background_value=header.background_value,
+        unit=header.unit,
+        label_pattern=header.label_pattern,
+        cases=(),
+    )
+    kept = _keep_finished(output, manifest)
+    progress.start("Predicting", len(scans))
+    for case, paths, volume in _read_ahead(scans, kept, header):
+        entry = kept.get(case)
+        if entry is None or volume is not None or options.probabilities:
+            entry = _predict_case(predictor, case, paths, volume, output, options, progress)
+        manifest = msgspec.structs.replace(manifest, cases=(*manifest.cases, entry))
+        with name_full_disk(output):
+            save_record(output / MANIFEST, manifest)
+        progress.advance(case)
+    progress.finish()
+    return manifest
+
+
+def _keep_finished(output: Path, manifest: Predictions) -> dict[str, PredictedCase]:
+    """Entries of an earlier manifest of the same model whose masks are untouched."""
+    try:
+        earlier = load_record(Predictions, output / MANIFEST)
+    except InputError:
+        return {}
+    if earlier.model_digest != manifest.model_digest:
+        return {}
+    done = [case for case in earlier.cases if case.state == "done" and (output / case.mask).is_file()]
+    return {case.case: case for case in done if digest_files([output / case.mask]) == case.mask_digest}
+
+
+def _is_same_scan(entry: PredictedCase, paths: tuple[Path, ...]) -> bool:
+    return digest_files(dict.fromkeys(paths)) == entry.scan_digest
+
+
+def _read_ahead(
+    scans: Scans, kept: dict[str, PredictedCase], header: ModelHeader
+) -> Iterator[tuple[str, tuple[Path, ...], Volume | AutosegError | None]]:
+    """Yields each case with its volume, or the error of reading it; None for a kept case whose scan is unchanged."""
+
+    def read(case: str, paths: tuple[Path, ...]) -> Volume | AutosegError | None:
+        try:
+            if case in kept and _is_same_scan(kept[case], paths):
+                return None
+            return read_scan(list(paths), header.channels, header.orientation)
+        except AutosegError as error:
+            return error
+
+    with ThreadPoolExecutor(1, thread_name_prefix="autoseg-read") as executor:
+        waiting: list[tuple[str, tuple[Path, ...], Future[Volume | AutosegError | None]]] = []
+        for case, paths in scans.items():
+            waiting.append((case, paths, executor.submit(read, case, paths)))
+            if len(waiting) > 1:
+                first = waiting.pop(0)
+                yield first[0], first[1], first[2].result()
+        for case, paths, future in waiting:
+            yield case, paths, future.result()
+
+
+def _predict_case(
+    predictor: Predictor,
+    case: str,
+    paths: tuple[Path, ...],
+    volume: Volume | AutosegError | None,
+    output: Path,
+    options: PredictOptions,
+    progress: Progress,
+) -> PredictedCase:
+    """One scan; an old mask of this case is removed first, so that a failure cannot leave it behind."""
+    mask = output / get_mask_name(case, paths[0])
+    mask.unlink(missing_ok=True)
+    entry = PredictedCase(case=case, scan=str(paths[0]), mask=mask.name, scan_digest="", mask_digest="", state="failed")
+    try:
+        if isinstance(volume, AutosegError):
+            raise volume
+        scan = volume or read_scan(list(paths), predictor.header.channels, predictor.header.orientation)
+        prediction = predictor.run(scan)
+        with name_full_disk(output):
+            write_mask(predictor.make_mask(prediction), scan, mask)
+            if options.probabilities:
+                write_probabilities(predictor.make_probabilities(prediction), scan, output / f"{case}_probabilities.nii.gz")
+    except CasesFailed:
+        raise
+    except AutosegError as error:
+        return msgspec.structs.replace(entry, message=" ".join(text for text in (error.what, error.why) if text))
+    except (RuntimeError, MemoryError, ValueError) as error:
+        progress.detail(traceback.format_exc())
+        return msgspec.structs.replace(entry, message=f"{type(error).__name__}: {error}")
+    digests = {"scan_digest": digest_files(dict.fromkeys(paths)), "mask_digest": digest_files([mask])}
+    return msgspec.structs.replace(entry, state="done", **digests)
