@@ -280,7 +280,14 @@ class Display:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             note = TextColumn("{task.fields[note]}")
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), note)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                note,
+            )
             self.bar = Progress(*columns)
             self.bar.start()
             self.task = self.bar.add_task(title, total=total, note="")
@@ -393,4 +400,6 @@ def _end_unexpected(display: Display, error: Exception) -> int:
     """A fault of ours: the traceback goes to the log, or to the screen where there is no log."""
     if display.log is None or not display.log.parent.is_dir() or os.environ.get("AUTOSEG_TRACEBACK"):
         traceback.print_exc()
-    return _end(display, AutosegError(f"This should not have happened: {type(error).__name__}: {error}", todo="Please report it with the log."), 1)
+    return _end(
+        display, AutosegError(f"This should not have happened: {type(error).__name__}: {error}", todo="Please report it with the log."), 1
+    )

@@ -27,8 +27,8 @@ def run_cases(
 ) -> Iterator[Outcome[Task, Result]]:
     """Yields the outcome of every task, in the order in which they end.
 
-    With one worker the tasks run in this process. Where a worker dies, the tasks that were running are repeated alone, one process each; one
-    that kills its process again is reported with the way it died. `make_executor` puts another pool in place (a cluster's).
+    With one worker the tasks run in this process. Where a worker dies, the tasks that were running are repeated alone, one process each;
+    one that kills its process again is reported with the way it died. `make_executor` puts another pool in place (a cluster's).
     """
     if workers <= 1 and make_executor is None:
         for task in tasks:

@@ -1,5 +1,7 @@
 """Crop to what an image shows, and the way back."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
@@ -31,7 +33,8 @@ def compute_bounding_box(mask: np.ndarray) -> Box:
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:
     """The part of the last axes inside the box (a view); leading axes are kept whole."""
-    return array[(..., *(slice(low, high) for low, high in box))]
+    place: tuple[Any, ...] = (..., *(slice(low, high) for low, high in box))
+    return array[place]
 
 
 def paste(part: np.ndarray, shape: tuple[int, ...], box: Box, fill: float = 0) -> np.ndarray:

@@ -56,9 +56,7 @@ def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[fl
         return ClassObjects(name=name, voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
     components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     volumes = np.bincount(components.ravel())[1:] * voxel
-    extents = [
-        max((part.stop - part.start) * step for part, step in zip(slices, spacing)) for slices in ndimage.find_objects(components)
-    ]
+    extents = [max((part.stop - part.start) * step for part, step in zip(slices, spacing)) for slices in ndimage.find_objects(components)]
     return ClassObjects(
         name=name,
         voxels=voxels,

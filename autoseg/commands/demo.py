@@ -20,7 +20,7 @@ MINUTES = 1.5
 SEED = 7
 
 
-def demo(output: str | Path = "autoseg_demo", task: str = "semantic", progress: Progress = Silent()) -> Path:  # noqa: B008
+def demo(output: str | Path = "autoseg_demo", task: str = "semantic", progress: Progress = Silent()) -> Path:
     """Makes a small MR-like data set, then plans, trains a fold, predicts and evaluates it; returns the picture's path.
 
     Repeated, it goes on where it was stopped.
@@ -121,5 +121,3 @@ def _draw(scans: Path, run: Path, masks: Path) -> Path:
     picture = masks.parent / "result.png"
     write_bytes(picture, draw_overlay(volume.array[0], numbers, volume.grid.spacing, names, f"{case.id}: not seen in training"))
     return picture
-
-

@@ -53,7 +53,7 @@ def evaluate(
     output: str | Path | None = None,
     only_predicted: bool = False,
     workers: int | None = None,
-    progress: Progress = Silent(),  # noqa: B008
+    progress: Progress = Silent(),
 ) -> Scores:
     """Scores a folder of masks against references: a folder, or a pattern with {case}. Writes scores.json and scores.csv.
 
@@ -132,7 +132,10 @@ def _find_labelling(references: list[Path]) -> Labelling:
 
 
 def score_pairs(
-    pairs: dict[str, tuple[Path, Path]], labelling: Labelling, workers: int | None = None, progress: Progress = Silent()  # noqa: B008
+    pairs: dict[str, tuple[Path, Path]],
+    labelling: Labelling,
+    workers: int | None = None,
+    progress: Progress = Silent(),
 ) -> Scores:
     """Scores mask and reference files by case. Raises InputError with all pairs that do not fit each other."""
     tasks = [ScoreTask(case, mask, reference, labelling) for case, (mask, reference) in pairs.items()]

@@ -78,7 +78,7 @@ class Measurement:
     mismatch: str
 
 
-def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOptions(), progress: Progress = Silent()) -> Plan:  # noqa: B008
+def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOptions(), progress: Progress = Silent()) -> Plan:
     """Finds the cases below `dataset`, measures them, decides everything, and writes the run folder.
 
     Raises InputError that lists every problem found; nothing is written then.
@@ -225,9 +225,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def describe_dataset(
-    discovery: Discovery, measurements: list[Measurement], names: tuple[str, ...]
-) -> tuple[Dataset | None, list[Problem]]:
+def describe_dataset(discovery: Discovery, measurements: list[Measurement], names: tuple[str, ...]) -> tuple[Dataset | None, list[Problem]]:
     """Settles channels and classes from what all cases hold; the problems are those that concern single cases."""
     if not measurements:
         return None, []
@@ -304,9 +302,7 @@ def _settle_classes(
 
 def _make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFingerprint:
     empty = ClassObjects(name="", voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
-    classes = tuple(
-        msgspec.structs.replace(measurement.objects.get(label.values[0], empty), name=label.name) for label in dataset.classes
-    )
+    classes = tuple(msgspec.structs.replace(measurement.objects.get(label.values[0], empty), name=label.name) for label in dataset.classes)
     repeated = measurement.channels * (len(dataset.channels) if len(measurement.channels) == 1 else 1)
     return CaseFingerprint(
         case=measurement.case.id,

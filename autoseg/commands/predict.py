@@ -54,7 +54,11 @@ def load(model: str | Path, device: str = "auto", tta: bool = False) -> Predicto
 
 
 def predict(
-    model: str | Path, scans: str | Path, output: str | Path, options: PredictOptions = PredictOptions(), progress: Progress = Silent()  # noqa: B008
+    model: str | Path,
+    scans: str | Path,
+    output: str | Path,
+    options: PredictOptions = PredictOptions(),
+    progress: Progress = Silent(),
 ) -> Predictions:
     """Predicts scans (a file, a folder, or a pattern with {case}) with a run or one of its folds; writes masks and predictions.json.
 
@@ -139,7 +143,10 @@ def find_scans(scans: str, header: ModelHeader) -> Scans:
         raise InputError(f"{scans} does not exist.", todo="Give a scan, a folder of scans, or a pattern with {case}.")
     paths = [path for path in list_files(root) if get_ending(path)]
     patterns = [channel.pattern for channel in header.channels]
-    fits = [_match_all(patterns, header.label_pattern, paths), _match_all([get_file_part(p) for p in patterns], header.label_pattern, paths)]
+    fits = [
+        _match_all(patterns, header.label_pattern, paths),
+        _match_all([get_file_part(p) for p in patterns], header.label_pattern, paths),
+    ]
     best = max(fits, key=len)
     if best:
         return {case: tuple(root / path for path in files) for case, files in best.items()}
@@ -167,7 +174,9 @@ def _complete(files: dict[str, Path], header: ModelHeader, scans: str) -> Scans:
         raise InputError(f"No scan fits {scans}.")
     if len(distinct) > 1:
         names = ", ".join(channel.name for channel in header.channels)
-        raise InputError(f"The model needs {len(distinct)} files per case ({names}), but {scans} gives one.", todo="Give the folder instead.")
+        raise InputError(
+            f"The model needs {len(distinct)} files per case ({names}), but {scans} gives one.", todo="Give the folder instead."
+        )
     return {case: (path,) * len(header.channels) for case, path in sorted(files.items())}
 
 

@@ -36,7 +36,10 @@ class PrepareTask:
 
 
 def prepare(
-    run: str | Path, configuration: str | None = None, workers: int | None = None, progress: Progress = Silent()  # noqa: B008
+    run: str | Path,
+    configuration: str | None = None,
+    workers: int | None = None,
+    progress: Progress = Silent(),
 ) -> Store:
     """Prepares all cases of a run for one configuration; goes on where an earlier call was stopped.
 

@@ -1,13 +1,8 @@
 """`autoseg train`: one fold (or each in turn) becomes a model with its score."""
 
-import csv
-import io
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +21,7 @@ from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
 from autoseg.io.store import Store
 from autoseg.io.weights import save_tensors
+from autoseg.networks.build import export_weights
 from autoseg.networks.devices import Compute, choose_device, prepare_threads
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
@@ -37,9 +33,11 @@ from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStat
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.checkpoints import TrainingState, restore_checkpoint, save_checkpoint
 from autoseg.training.loader import Loader
+from autoseg.training.log import format_log, read_log
 from autoseg.training.precision import time_candidates, time_steps
 from autoseg.training.sampling import Sampler
 from autoseg.training.schedule import fit_steps
+from autoseg.training.signals import listen_to_signals
 from autoseg.training.trainer import AveragedWeights, EpochRow, start_state
 from autoseg.training.trainer import train as run_training
 
@@ -89,7 +87,11 @@ class Job:
 
 
 def train(
-    run: str | Path, fold: int | str, configuration: str | None = None, options: TrainOptions = TrainOptions(), progress: Progress = Silent()  # noqa: B008
+    run: str | Path,
+    fold: int | str,
+    configuration: str | None = None,
+    options: TrainOptions = TrainOptions(),
+    progress: Progress = Silent(),
 ) -> None:
     """Trains fold 0 … K-1, or "all" in turn; prepares the data when needed; goes on from the last checkpoint.
 
@@ -190,7 +192,9 @@ def _settle(job: Job, compute: Compute) -> TrainingSettings:
 
 def _refuse_other_settings(job: Job, settings: TrainingSettings) -> None:
     if settings.configuration_digest != digest_of(job.configuration):
-        raise InputError(f"{job.folder.path} was begun with another plan.", todo="--overwrite trains it anew (the old fold is kept beside it).")
+        raise InputError(
+            f"{job.folder.path} was begun with another plan.", todo="--overwrite trains it anew (the old fold is kept beside it)."
+        )
     if settings.training_digest != digest_of([job.fold, job.dataset.classes, job.dataset.channels]):
         raise InputError(
             f"{job.folder.path} was begun with other cases, classes or channels.",
@@ -310,56 +314,6 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]
     return [float(x) for x, _ in points], [float(y) for _, y in points]
 
 
-def format_log(rows: list[EpochRow], classes: list[str]) -> str:
-    """log.csv: one row per epoch; validation columns are empty where whole cases were not predicted."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["epoch", "step", "seconds", "learning_rate", "loss", "validation_dice", *(f"validation_dice_{n}" for n in classes)])
-    for row in rows:
-        values = [row.validation.get(name) for name in classes]
-        defined = [value for value in values if value is not None]
-        mean = f"{sum(defined) / len(defined):.5f}" if defined else ""
-        cells = [f"{value:.5f}" if value is not None else "" for value in values]
-        writer.writerow([row.epoch, row.step, f"{row.seconds:.1f}", f"{row.learning_rate:.3e}", f"{row.loss:.5f}", mean, *cells])
-    return stream.getvalue()
-
-
-def read_log(path: Path, classes: list[str], until: int) -> list[EpochRow]:
-    """The rows of an earlier log up to step `until`, so that a resumed training goes on with its curves."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in csv.DictReader(io.StringIO(path.read_text())):
-        if int(line["step"]) <= until:
-            validation = {n: float(line[f"validation_dice_{n}"]) for n in classes if line.get(f"validation_dice_{n}")}
-            rows.append(
-                EpochRow(
-                    int(line["epoch"]), int(line["step"]), float(line["seconds"]), float(line["learning_rate"]), float(line["loss"]), dict(validation)
-                )
-            )
-    return rows
-
-
-@contextmanager
-def listen_to_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop` instead of ending the process; a second one ends it. Only the main thread may listen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-        stop.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _run(job: Job, settings: TrainingSettings) -> None:
     compute = Compute(settings.device, settings.precision, settings.channels_last)
     state = start_state(settings.configuration, job.channels, job.classes, settings.seed, compute)
@@ -396,8 +350,6 @@ def _announce(job: Job, settings: TrainingSettings) -> str:
 
 
 def _write_model(job: Job, settings: TrainingSettings, network: torch.nn.Module) -> None:
-    from autoseg.networks.build import export_weights
-
     digest = save_tensors(job.folder.weights, export_weights(network))
     header = ModelHeader(
         fold=job.number,

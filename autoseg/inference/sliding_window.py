@@ -39,7 +39,7 @@ def predict_logits(
     padding = compute_padding(shape, patch)
     padded = torch.from_numpy(_pad(image, padding, background))
     weights = torch.from_numpy(make_gaussian(patch))
-    flips = list_flips(configuration.mirror_axes) if mirror else [()]
+    flips = list_flips(configuration.mirror_axes if mirror else ())
     total: Tensor | None = None
     weight_sum = torch.zeros(padded.shape[1:])
     tiles = make_tiles(tuple(padded.shape[1:]), patch)

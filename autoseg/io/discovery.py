@@ -177,7 +177,9 @@ def _read_declaration(path: Path) -> Declared:
         values = {str(value): int(key) for key, value in labels.items()} if all(k.isdigit() for k in labels) else labels
         listed = tuple(_case_of(item) for item in content.get("training", []))
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} cannot be understood.", str(error), todo="Correct it, or move it away: autoseg does not need it.") from None
+        raise InputError(
+            f"{path} cannot be understood.", str(error), todo="Correct it, or move it away: autoseg does not need it."
+        ) from None
     regions = [name for name, value in values.items() if not isinstance(value, int)]
     if regions:
         raise InputError(f"{path} declares regions ({', '.join(regions)}), which are not supported yet.", "Labels must be single values.")

@@ -6,7 +6,20 @@ from autoseg.errors import InputError
 from autoseg.io.patterns import fill_channel, match_channels, match_paths
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "segmentations", "groundtruth")
-LABEL_SUFFIXES = ("_Annotation", "_annotation", "_mask", "_Mask", "_seg", "_label", "_labels", "_segmentation", "_gt", "-mask", "-seg", "-label")
+LABEL_SUFFIXES = (
+    "_Annotation",
+    "_annotation",
+    "_mask",
+    "_Mask",
+    "_seg",
+    "_label",
+    "_labels",
+    "_segmentation",
+    "_gt",
+    "-mask",
+    "-seg",
+    "-label",
+)
 LABEL_WORDS = ("seg", "mask", "label", "labels", "segmentation", "Segmentation", "ground_truth", "gt")
 
 

@@ -71,7 +71,9 @@ def measure_machine(device: str = "auto", memory: int | None = None) -> Machine:
     if gpu is not None:
         return Machine(device="cuda", name=gpu[0], memory=gpu[1], cores=count_cores())
     if device == "cuda":
-        raise InputError("No NVIDIA GPU answers.", todo="Leave --device out to plan for the CPU, or give --memory 8GB to plan for a GPU elsewhere.")
+        raise InputError(
+            "No NVIDIA GPU answers.", todo="Leave --device out to plan for the CPU, or give --memory 8GB to plan for a GPU elsewhere."
+        )
     if device == "mps":
         return Machine(device="mps", name=platform.processor() or "Apple GPU", memory=measure_memory() // 2, cores=count_cores())
     flags, cores = read_cpu_flags(), count_cores()

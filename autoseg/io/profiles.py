@@ -9,7 +9,9 @@ from autoseg.records.profile import Profile
 
 def list_profiles() -> list[str]:
     """Names of the installed profiles."""
-    return sorted(entry.name.removesuffix(".json") for entry in resources.files("autoseg.profiles").iterdir() if entry.name.endswith(".json"))
+    return sorted(
+        entry.name.removesuffix(".json") for entry in resources.files("autoseg.profiles").iterdir() if entry.name.endswith(".json")
+    )
 
 
 def read_profile(name: str) -> Profile:

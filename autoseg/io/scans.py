@@ -125,7 +125,7 @@ def read_scan(paths: list[Path], channels: tuple[Channel, ...], orientation: str
 
 
 def choose_unit(paths: list[Path]) -> str:
-    """"px" where no file knows a physical size, else "mm"."""
+    """ "px" where no file knows a physical size, else "mm"."""
     return "px" if all(get_ending(path.name) in PIXEL_ENDINGS for path in paths) else "mm"
 
 

@@ -13,7 +13,7 @@ KINDS = {"plain": UNet}
 
 
 def build_network(spec: NetworkSpec, channels: int, classes: int, seed: int = 0) -> nn.Module:
-    """Builds and initialises a network for `channels` inputs and `classes` outputs (background counted); the same seed, the same weights."""
+    """Builds and initialises a network for `channels` inputs and `classes` outputs (with background); same seed, same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = KINDS[spec.kind](spec, channels, classes)

@@ -32,8 +32,8 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """x (sample, channel, …) → logits (sample, class, …), finest first; only the finest outside training."""
         skips = []
-        for stage in self.encoder:
-            x = stage(x)
+        for encode in self.encoder:
+            x = encode(x)
             skips.append(x)
         if not self.decoder:
             return [self.heads[0](x)]

@@ -120,7 +120,7 @@ def fit_to_operations(task: Task) -> Fit:
 
 
 def _round_down(spacing: tuple[float, ...], patch: tuple[int, ...]) -> Topology:
-    """The topology of a patch rounded down to its divisors where that loses less than rounding up would pad: padding costs, and teaches nothing."""
+    """The topology of a patch rounded down to its divisors where that leaves the network the same: padding costs, and teaches nothing."""
     topology = decide_topology(spacing, patch)
     smaller = tuple(max(size // divisor, 1) * divisor for size, divisor in zip(patch, topology.divisors))
     trial = decide_topology(spacing, smaller)
@@ -173,4 +173,3 @@ def with_dimension(task: Task, dimension: int) -> Task:
 
 
 BUDGETS = {"memory": fit_to_memory, "operations": fit_to_operations}
-

@@ -55,7 +55,7 @@ class Common:
     mirror: tuple[bool, str]
 
 
-def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, machine: Machine, request: Request = Request()) -> Plan:  # noqa: B008
+def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, machine: Machine, request: Request = Request()) -> Plan:
     """Decides everything from what was measured; pure: the same records give the same plan.
 
     Raises InputError for a spacing of the wrong length or sign.

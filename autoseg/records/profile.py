@@ -10,7 +10,8 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     """Numbers of the planning rules; sources are cited where they are used (autoseg/planning).
 
     `budget` says what limits patch and batch: a GPU's memory by reference element counts, or a CPU's operations in the minutes given.
-    `encoder_convolutions` are per stage, the last for all deeper ones. `reference_elements` and `reference_batch` are (2D, 3D) pairs at `reference_memory` bytes; `maximum_features` is a (2D, 3D) pair.
+    `encoder_convolutions` are per stage, the last for all deeper ones.
+    `reference_elements` and `reference_batch` are (2D, 3D) pairs at `reference_memory` bytes; `maximum_features` is a (2D, 3D) pair.
     """
 
     name: str

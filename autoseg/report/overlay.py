@@ -19,9 +19,7 @@ def choose_slices(label: np.ndarray) -> list[tuple[int, int]]:
     return chosen
 
 
-def draw_overlay(
-    image: np.ndarray, masks: dict[str, np.ndarray], spacing: tuple[float, ...], names: tuple[str, ...], title: str
-) -> bytes:
+def draw_overlay(image: np.ndarray, masks: dict[str, np.ndarray], spacing: tuple[float, ...], names: tuple[str, ...], title: str) -> bytes:
     """A PNG: one row per mask (name → class numbers, on the image's voxels), one column per axis. image (z, y, x) or (y, x)."""
     reference = next(iter(masks.values()))
     slices = choose_slices(reference)

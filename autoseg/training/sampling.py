@@ -83,9 +83,7 @@ class Sampler:
         )
 
 
-def _draw_centre(
-    generator: np.random.Generator, case: PreparedCase, configuration: Configuration
-) -> tuple[int | None, tuple[float, ...]]:
+def _draw_centre(generator: np.random.Generator, case: PreparedCase, configuration: Configuration) -> tuple[int | None, tuple[float, ...]]:
     """Slice (for a 2D patch of a volume) and centre of a patch: inside the image, or the image inside the patch where that is larger."""
     shape = case.geometry.prepared_shape
     dimension = configuration.dimension
