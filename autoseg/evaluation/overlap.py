@@ -26,8 +26,9 @@ def _divide(part: float, whole: float) -> float | None:
 def score_case(case: str, joint: np.ndarray, classes: tuple[ClassLabel, ...], voxel_mm3: float | None) -> list[CaseScore]:
     """The metrics of one case from its joint histogram; `voxel_mm3` is None where voxels have no physical volume.
 
-    With TP, FP, FN, TN of a class: Dice 2TP / (2TP + FP + FN) (Dice 1945), IoU TP / (TP + FP + FN) (Jaccard 1912), precision
-    TP / (TP + FP), sensitivity TP / (TP + FN), specificity TN / (TN + FP). A metric whose denominator is 0 is None: a class absent from both has no Dice.
+    With TP, FP, FN, TN of a class: Dice 2TP / (2TP + FP + FN) (Dice 1945), IoU TP / (TP + FP + FN) (Jaccard 1912),
+    precision TP / (TP + FP), sensitivity TP / (TP + FN), specificity TN / (TN + FP). A metric whose denominator is 0 is None: a class
+    absent from both has no Dice.
     A class that is predicted where the reference has none has Dice 0.
     """
     total = int(joint.sum())
