@@ -1,0 +1,111 @@
+"""Tiny plans, cases and images that several tests build on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import SimpleITK as sitk
+
+from autoseg.io.store import Store
+from autoseg.records.plan import (
+    AugmentationSpec,
+    Configuration,
+    LossSpec,
+    MemoryEstimate,
+    NetworkSpec,
+    Normalization,
+    OptimizerSpec,
+    ScheduleSpec,
+)
+from autoseg.records.prepared import Geometry, PreparedCase
+
+STILL = AugmentationSpec(
+    rotation_probability=0.0,
+    scaling_probability=0.0,
+    noise_probability=0.0,
+    blur_probability=0.0,
+    brightness_probability=0.0,
+    contrast_probability=0.0,
+    low_resolution_probability=0.0,
+    gamma_probability=0.0,
+    inverted_gamma_probability=0.0,
+    foreground_probability=0.5,
+)
+
+
+def make_network_spec(dimension: int = 3, features: tuple[int, ...] = (4, 8)) -> NetworkSpec:
+    """A U-Net that halves every axis from stage to stage."""
+    stages = len(features)
+    return NetworkSpec(
+        kind="plain",
+        strides=((1,) * dimension, *((2,) * dimension for _ in range(stages - 1))),
+        kernel_sizes=((3,) * dimension,) * stages,
+        features=features,
+        convolutions=(1,) * stages,
+        decoder_convolutions=(1,) * (stages - 1),
+    )
+
+
+def make_configuration(dimension: int = 3, patch: int = 8, **changes: object) -> Configuration:
+    """A configuration of 1 mm voxels without augmentation, on which `changes` are made."""
+    plain = Configuration(
+        name="3d_fullres" if dimension == 3 else "2d",
+        spacing=(1.0,) * dimension,
+        median_shape=(12,) * dimension,
+        patch_size=(patch,) * dimension,
+        batch_size=2,
+        steps_per_epoch=4,
+        normalization=(Normalization(scheme="none"),),
+        network=make_network_spec(dimension),
+        batch_dice=True,
+        loss=LossSpec(),
+        optimizer=OptimizerSpec(name="adamw", learning_rate=0.01, weight_decay=0.01),
+        schedule=ScheduleSpec(name="cosine", warmup=0.1, averaging=0.2, epochs=1, minutes=0.0),
+        augmentation=STILL,
+        mirror_axes=tuple(range(dimension)),
+        memory=MemoryEstimate(training_bytes=0, prediction_bytes=0),
+        reasons={},
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def make_prepared_case(name: str, shape: tuple[int, ...], foreground: tuple = (), background: tuple[float, ...] = (0.0,)) -> PreparedCase:
+    """The record of a case that was prepared without cropping or resampling."""
+    geometry = Geometry(shape=shape, box=tuple((0, size) for size in shape), prepared_shape=shape)
+    return PreparedCase(
+        case=name, case_digest="c", preparation_digest="p", stamps=(), geometry=geometry, background=background, foreground=foreground
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A store of easy cases: a bright block on a dim, noisy ground."""
+
+    store: Store
+    cases: tuple[PreparedCase, ...]
+
+
+def write_problem(folder: Path, count: int = 3, shape: tuple[int, ...] = (12, 12, 12)) -> Problem:
+    """Writes `count` cases of one class each."""
+    store, cases = Store(folder), []
+    for index in range(count):
+        generator = np.random.default_rng(index)
+        label = np.zeros(shape, np.int16)
+        corner = generator.integers(1, 5, len(shape))
+        label[tuple(slice(low, low + 5) for low in corner)] = 1
+        image = (label * 2.0 + generator.normal(0, 0.3, shape)).astype(np.float32)[None]
+        voxels = tuple(tuple(int(i) for i in voxel) for voxel in np.argwhere(label == 1)[::7])
+        record = make_prepared_case(f"case{index}", shape, (voxels,))
+        store.write(record, image, label)
+        cases.append(record)
+    return Problem(store, tuple(cases))
+
+
+def make_image(array: np.ndarray, spacing: tuple[float, ...], origin: tuple[float, ...], direction: np.ndarray) -> sitk.Image:
+    """An ITK image of a numpy array (z, y, x); spacing, origin and direction as ITK has them (x, y, z)."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection([float(value) for value in np.asarray(direction).ravel()])
+    return image
