@@ -1,9 +1,6 @@
 """How long steps report on themselves: a small protocol that every command takes, so that only the command line decides how it looks."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
-
-Item = TypeVar("Item")
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -42,14 +39,3 @@ class Silent:
     def advance(self, note: str = "") -> None: ...
 
     def finish(self) -> None: ...
-
-
-def track(progress: Progress, title: str, items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Yields the items and reports each as one part of a long step."""
-    progress.start(title, total)
-    try:
-        for item in items:
-            yield item
-            progress.advance()
-    finally:
-        progress.finish()

@@ -12,7 +12,7 @@ from autoseg.arrays.intensities import measure_intensities
 from autoseg.arrays.labels import measure_objects
 from autoseg.errors import AutosegError, InputError
 from autoseg.io.discovery import Discovery, Problem, discover
-from autoseg.io.files import digest_files, remove_partials
+from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores, measure_machine
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
@@ -105,14 +105,10 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     made = make_plan(description, fingerprint, profile, machine, Request(options.minutes, options.spacing))
     folder.path.mkdir(parents=True, exist_ok=True)
     remove_partials(folder.path)
-    for path, record in (
-        (folder.dataset, description),
-        (folder.fingerprint, fingerprint),
-        (folder.machine, machine),
-        (folder.splits, splits),
-        (folder.plan, made),
-    ):
-        folder.save(path, record)
+    saved = ((folder.dataset, description), (folder.fingerprint, fingerprint), (folder.machine, machine), (folder.splits, splits))
+    with name_full_disk(folder.path):
+        for path, record in (*saved, (folder.plan, made)):  # the plan last: it makes the folder a run
+            save_record(path, record)
     return made
 
 

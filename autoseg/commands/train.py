@@ -16,13 +16,13 @@ from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.inference.predictor import load_predictor
 from autoseg.inference.sliding_window import predict_logits
-from autoseg.io.files import load_record, remove_partials, save_record, write_bytes
+from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record, write_bytes
 from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
 from autoseg.io.store import Store
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
-from autoseg.networks.devices import Compute, choose_device, prepare_threads
+from autoseg.networks.devices import Compute, choose_device, name_full_memory, prepare_threads
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
 from autoseg.records.dataset import Dataset
@@ -108,7 +108,7 @@ def train(
     for number in numbers:
         fold_folder = folder.fold(chosen.name, number)
         job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
-        with fold_folder.lock():
+        with name_full_disk(folder.path), fold_folder.lock():
             _train_fold(job, Compute(device))
 
 
@@ -127,7 +127,7 @@ def _list_folds(fold: int | str, count: int) -> list[int]:
 def _train_fold(job: Job, compute: Compute) -> None:
     remove_partials(job.folder.path)
     if job.options.overwrite:
-        _set_aside(job.folder)
+        job.folder.set_aside()
     if job.folder.is_finished() and _is_validated(job):
         status = load_record(TrainingStatus, job.folder.status)
         score = f", mean Dice {status.mean_dice:.3f}" if status.mean_dice is not None else ""
@@ -142,19 +142,6 @@ def _train_fold(job: Job, compute: Compute) -> None:
         settings = _settle(job, compute)
         _run(job, settings)
     _validate_whole(job)
-
-
-def _set_aside(folder: FoldFolder) -> None:
-    """Keeps what `--overwrite` replaces beside it, so that a mistyped flag loses nothing."""
-    backup = folder.path.with_name(folder.path.name + ".bak")
-    number = 1
-    while backup.exists():
-        number += 1
-        backup = folder.path.with_name(f"{folder.path.name}.bak{number}")
-    backup.mkdir()
-    for path in folder.path.iterdir():
-        if path.name != "lock":
-            path.rename(backup / path.name)
 
 
 def _settle(job: Job, compute: Compute) -> TrainingSettings:
@@ -316,7 +303,8 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]
 
 def _run(job: Job, settings: TrainingSettings) -> None:
     compute = Compute(settings.device, settings.precision, settings.channels_last)
-    state = start_state(settings.configuration, job.channels, job.classes, settings.seed, compute)
+    configuration = settings.configuration
+    state = start_state(configuration, job.channels, job.classes, settings.seed, compute)
     hooks = FoldHooks(job, settings, compute, _load_followed_cases(job) if settings.validations else [])
     if restore_checkpoint(job.folder.checkpoints, state, digest_of(settings)):
         hooks.rows = read_log(job.folder.log, [label.name for label in job.dataset.classes], state.step)
@@ -330,7 +318,7 @@ def _run(job: Job, settings: TrainingSettings) -> None:
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()
-    with listen_to_signals(hooks.stop):
+    with listen_to_signals(hooks.stop), name_full_memory("a training step", configuration.memory.training_bytes):
         run_training(state, loader, settings, compute, hooks)
     job.progress.finish()
     with AveragedWeights(state) as network:

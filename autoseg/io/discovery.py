@@ -104,7 +104,8 @@ def _explain_no_pairs(root: Path, paths: list[str], found: Found | None) -> tupl
         why = f"Of {len(paths)} files, the patterns fit: {counts}; {len(found.labels)} for the label {found.label_pattern}."
     else:
         why = f"{len(paths)} scans fit no known layout; the first is {paths[0]}."
-    near = difflib.get_close_matches(paths[0], paths[1:], n=1, cutoff=0.5)
+    neighbours = [path for path in paths[1:] if Path(path).parent == Path(paths[0]).parent]
+    near = difflib.get_close_matches(paths[0], neighbours or paths[1:], n=1, cutoff=0.5)
     if near:
         why += f"\nClosest: {paths[0]}  ↔  {near[0]}"
     todo = f"autoseg plan {root} -o RUN --images 'PATTERN' --labels 'PATTERN'\nwith {{case}} for what varies: {{case}}/MR_T1_image.nii.gz"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from autoseg.errors import CasesFailed, InputError
 from autoseg.records.base import AnyRecord, Record, decode, encode
 from autoseg.records.prepared import FileStamp
@@ -59,9 +61,11 @@ def load_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes what a killed process left half-written in a folder."""
+    """Removes what killed processes left half-written in a folder; a living process keeps its own."""
     for partial in folder.rglob(f"{PARTIAL}*"):
-        partial.unlink(missing_ok=True)
+        owner = partial.name.removeprefix(PARTIAL).split("-")[0]
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+            partial.unlink(missing_ok=True)
 
 
 def list_files(root: Path) -> list[str]:

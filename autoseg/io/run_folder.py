@@ -10,11 +10,9 @@ import msgspec
 import psutil
 
 from autoseg.errors import InputError
-from autoseg.io.files import load_record, save_record, write_bytes
+from autoseg.io.files import load_record, write_bytes
 from autoseg.io.store import Store
-from autoseg.records.base import Record
 from autoseg.records.dataset import Dataset
-from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.splits import Splits
 from autoseg.records.training import ModelHeader
@@ -49,6 +47,15 @@ class FoldFolder:
 
     def load_model(self) -> ModelHeader:
         return load_record(ModelHeader, self.model)
+
+    def set_aside(self) -> None:
+        """Moves what is here into a folder beside it (`fold_K.bak`, `.bak2`, …), so that a mistyped --overwrite loses nothing."""
+        numbers = (f"{self.path.name}.bak{number if number > 1 else ''}" for number in range(1, 10_000))
+        backup = next(self.path.with_name(name) for name in numbers if not self.path.with_name(name).exists())
+        backup.mkdir()
+        for path in self.path.iterdir():
+            if path.name != "lock":
+                path.rename(backup / path.name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -107,14 +114,8 @@ class RunFolder:
         self.require_plan()
         return load_record(Dataset, self.dataset)
 
-    def load_fingerprint(self) -> Fingerprint:
-        return load_record(Fingerprint, self.fingerprint)
-
     def load_splits(self) -> Splits:
         return load_record(Splits, self.splits)
-
-    def save(self, path: Path, record: Record) -> None:
-        save_record(path, record)
 
     def store(self, configuration: str) -> Store:
         return Store(self.path / "prepared" / configuration)

@@ -38,11 +38,6 @@ class Store:
         _write_array(self.folder / f"{record.case}.label.b2nd", label.astype(np.int16), leading=0)
         save_record(self.record_path(record.case), record)
 
-    def remove(self, case: str) -> None:
-        """Forgets a case."""
-        for path in (self.record_path(case), self.folder / f"{case}.image.b2nd", self.folder / f"{case}.label.b2nd"):
-            path.unlink(missing_ok=True)
-
     def read_image(self, case: str, box: Box) -> np.ndarray:
         """The part of a prepared image inside the box (last axes), float32."""
         array = blosc2.open(str(self.folder / f"{case}.image.b2nd"), mode="r")

@@ -1,12 +1,13 @@
 """Which device computes, in which precision and memory layout."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, OutOfMemory
 
 DeviceName = Literal["cpu", "cuda", "mps"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -63,3 +64,19 @@ def prepare_threads(threads: int) -> None:
     """Uses `threads` cores, and treats denormal numbers as zero: they appear as weights decay and slow a CPU down many times."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+
+
+@contextmanager
+def name_full_memory(what: str, expected: int) -> Iterator[None]:
+    """Turns an allocation that failed into OutOfMemory with the plan's estimate (`expected`, bytes) and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "memory" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"The memory does not hold {what}.",
+            f"The plan expects {expected / 1e9:.1f} GB. {error}",
+            "What was written before is whole.",
+            f"Plan a new run for less: autoseg plan SCANS -o OTHER_RUN --memory {max(1, round(expected / 2e9))}GB",
+        ) from error

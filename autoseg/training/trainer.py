@@ -147,7 +147,11 @@ def train(state: TrainingState, loader: Loader, settings: TrainingSettings, comp
             losses = []
         if hooks.should_stop():
             hooks.save(state)
-            raise Interrupted(f"Training stopped after step {state.step} of {settings.steps}; a checkpoint is written.")
+            raise Interrupted(
+                f"Training stopped after step {state.step} of {settings.steps}.",
+                done="A checkpoint is written.",
+                todo="Type the same command again: it goes on from here.",
+            )
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             hooks.save(state)
             saved = time.monotonic()
