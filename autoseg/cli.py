@@ -338,39 +338,29 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 
 
-def _suggest(unknown: Sequence[str], parser: Parser, verb: str) -> str:
-    """A message for flags that do not exist, with the nearest that does."""
-    options = [text for text in unknown if text.startswith("-")]
-    if not options:
-        return f"unexpected: {' '.join(unknown)}"
-    known = _list_flags(parser, verb)
-    wrong = options[0].split("=")[0]
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-    return f"autoseg {verb} has no flag {wrong}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _list_flags(parser: Parser, verb: str) -> list[str]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return [flag for option in action.choices[verb]._actions for flag in option.option_strings]
-    return []
-
-
-def _check_verb(words: Sequence[str], parser: Parser) -> None:
+def _check_words(words: Sequence[str], parser: Parser) -> None:
+    """Names the nearest command or flag for a mistyped one, before argparse misses what it should have given."""
     verb = next((word for word in words if not word.startswith("-")), None)
-    if verb is not None and verb not in VERBS:
+    if verb is None:
+        return
+    if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
         parser.error(f"there is no command '{verb}'" + (f"; did you mean {near[0]}?" if near else f" (commands: {', '.join(VERBS)})"))
+    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    known = [flag for action in verbs.choices[verb]._actions for flag in action.option_strings]
+    for word in words:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in ("--", "--version", *known):
+            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
+            verbs.choices[verb].error(f"there is no flag {flag}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     words = sys.argv[1:] if words is None else list(words)
     parser = build_parser()
-    _check_verb(words, parser)
-    arguments, unknown = parser.parse_known_args(words)
-    if unknown:
-        parser.error(_suggest(unknown, parser, arguments.verb))
+    _check_words(words, parser)
+    arguments = parser.parse_args(words)
     display = Display(arguments, _log_path(arguments))
     display.detail(f"autoseg {__version__}, Python {platform.python_version()}, {platform.platform()}: autoseg {' '.join(words)}")
     try:

@@ -1,6 +1,7 @@
 """`autoseg predict`: masks for scans, each on its scan's own grid."""
 
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -199,14 +200,14 @@ def predict_cases(
     )
     kept = _keep_finished(output, manifest)
     progress.start("Predicting", len(scans))
-    for case, paths, volume in _read_ahead(scans, kept, header):
-        entry = kept.get(case)
-        if entry is None or volume is not None or options.probabilities:
-            entry = _predict_case(predictor, case, paths, volume, output, options, progress)
+    for reading in _read_ahead(scans, kept, header):
+        entry = kept.get(reading.case)
+        if entry is None or reading.volume is not None or options.probabilities:
+            entry = _predict_case(predictor, reading, output, options.probabilities, progress)
         manifest = msgspec.structs.replace(manifest, cases=(*manifest.cases, entry))
         with name_full_disk(output):
             save_record(output / MANIFEST, manifest)
-        progress.advance(case)
+        progress.advance(reading.case)
     progress.finish()
     return manifest
 
@@ -227,51 +228,50 @@ def _is_same_scan(entry: PredictedCase, paths: tuple[Path, ...]) -> bool:
     return digest_files(dict.fromkeys(paths)) == entry.scan_digest
 
 
-def _read_ahead(
-    scans: Scans, kept: dict[str, PredictedCase], header: ModelHeader
-) -> Iterator[tuple[str, tuple[Path, ...], Volume | AutosegError | None]]:
-    """Yields each case with its volume, or the error of reading it; None for a kept case whose scan is unchanged."""
+@dataclass(frozen=True)
+class Reading:
+    """One case with its volume, or the error of reading it; None for a case whose mask is there and whose scan is unchanged."""
 
-    def read(case: str, paths: tuple[Path, ...]) -> Volume | AutosegError | None:
+    case: str
+    paths: tuple[Path, ...]
+    volume: Volume | AutosegError | None
+
+
+def _read_ahead(scans: Scans, kept: dict[str, PredictedCase], header: ModelHeader) -> Iterator[Reading]:
+    """Reads one case ahead of the one that is being predicted."""
+
+    def read(case: str, paths: tuple[Path, ...]) -> Reading:
         try:
             if case in kept and _is_same_scan(kept[case], paths):
-                return None
-            return read_scan(list(paths), header.channels, header.orientation)
+                return Reading(case, paths, None)
+            return Reading(case, paths, read_scan(list(paths), header.channels, header.orientation))
         except AutosegError as error:
-            return error
+            return Reading(case, paths, error)
 
     with ThreadPoolExecutor(1, thread_name_prefix="autoseg-read") as executor:
-        waiting: list[tuple[str, tuple[Path, ...], Future[Volume | AutosegError | None]]] = []
+        waiting: deque[Future[Reading]] = deque()
         for case, paths in scans.items():
-            waiting.append((case, paths, executor.submit(read, case, paths)))
+            waiting.append(executor.submit(read, case, paths))
             if len(waiting) > 1:
-                first = waiting.pop(0)
-                yield first[0], first[1], first[2].result()
-        for case, paths, future in waiting:
-            yield case, paths, future.result()
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
 
 
-def _predict_case(
-    predictor: Predictor,
-    case: str,
-    paths: tuple[Path, ...],
-    volume: Volume | AutosegError | None,
-    output: Path,
-    options: PredictOptions,
-    progress: Progress,
-) -> PredictedCase:
+def _predict_case(predictor: Predictor, reading: Reading, output: Path, probabilities: bool, progress: Progress) -> PredictedCase:
     """One scan; an old mask of this case is removed first, so that a failure cannot leave it behind."""
+    case, paths = reading.case, reading.paths
     mask = output / get_mask_name(case, paths[0])
     mask.unlink(missing_ok=True)
     entry = PredictedCase(case=case, scan=str(paths[0]), mask=mask.name, scan_digest="", mask_digest="", state="failed")
     try:
-        if isinstance(volume, AutosegError):
-            raise volume
-        scan = volume or read_scan(list(paths), predictor.header.channels, predictor.header.orientation)
+        if isinstance(reading.volume, AutosegError):
+            raise reading.volume
+        scan = reading.volume or read_scan(list(paths), predictor.header.channels, predictor.header.orientation)
         prediction = predictor.run(scan)
         with name_full_disk(output):
             write_mask(predictor.make_mask(prediction), scan, mask)
-            if options.probabilities:
+            if probabilities:
                 write_probabilities(predictor.make_probabilities(prediction), scan, output / f"{case}_probabilities.nii.gz")
     except CasesFailed:
         raise
