@@ -1,0 +1,67 @@
+"""Writes the README's figures from benchmarks/results, so that none is typed by hand.
+
+python benchmarks/readme_figures.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- figures: python benchmarks/readme_figures.py -->", "<!-- end of figures -->"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def describe(name: str) -> str:
+    machine = load(name)["machine"]
+    instructions = machine["instructions"][-1] if machine["instructions"] else "none"
+    versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
+    hardware = f"{machine['cpu']}, {machine['cores']} cores ({instructions})"
+    return f"{hardware}, Python {machine['python']}, {versions}, commit {machine['commit']}"
+
+
+def show_interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def make_hippocampus() -> list[str]:
+    lines = ["**Hippocampus** (MR, 200 cases), fold 0, mean Dice of two classes on 40 unseen cases; `benchmarks/hippocampus.py`:", ""]
+    lines += ["| minutes asked | minutes taken | steps | mean Dice | by class |", "|---|---|---|---|---|"]
+    rows = sorted(load("hippocampus")["results"], key=lambda row: row["minutes"])
+    for row in rows:
+        classes = ", ".join(f"{name} {show_interval(value)}" for name, value in row["dice"].items())
+        taken = row["training_seconds"] / 60
+        lines.append(f"| {row['minutes']:g} | {taken:.1f} | {row['steps']} | **{row['mean_dice']:.4f}** | {classes} |")
+    same = "yes" if all(row["equal_to_fold_scores"] for row in rows) else "no"
+    closing = f"In brackets 95 % bootstrap intervals over cases. Scores of `predict` and `evaluate` equal to the fold's own: {same}."
+    return [*lines, "", closing, f"One seed each. Machine: {describe('hippocampus')}."]
+
+
+def make_others() -> list[str]:
+    fetal, sarcoma = load("fetal_head")["results"], load("sarcoma")["results"]
+    startup = load("startup")["results"]
+    return [
+        "**Others** (`benchmarks/real_scans.py`, `benchmarks/startup.py`):",
+        "",
+        f"- Fetal heads (ultrasound, 119 images 800x540, `--groups '^(\\d+)_'`), 10 minutes: Dice **{fetal['mean_dice']:.4f}**, "
+        f"fetuses in two folds: {fetal['fetuses_in_two_folds']}.",
+        f"- Sarcoma (MR, 5 patients, by two patterns), 2 minutes, no quality asked: {sarcoma['on_own_grid']} of {sarcoma['masks']} masks "
+        f"on their own scan's grid, Dice {sarcoma['mean_dice']:.2f}.",
+        f"- `autoseg --help`: {startup['autoseg --help']:.3f} s, median of 11 (an empty Python {startup['python -c pass']:.3f} s).",
+    ]
+
+
+def main() -> None:
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", END])
+    README.write_text(before + figures + after)
+
+
+if __name__ == "__main__":
+    main()
