@@ -74,6 +74,8 @@ def _paths(case: Case, dataset: Dataset) -> list[Path]:
 def _is_stale(task: PrepareTask, progress: Progress) -> bool:
     """Whether a case must be prepared (again); changed files are told to the user."""
     paths = _paths(task.case, task.dataset)
+    if not all((task.store.folder / f"{task.case.id}.{part}.b2nd").is_file() for part in ("image", "label")):
+        return True
     try:
         record = task.store.load(task.case.id)
         stamps = stamp_files(paths)

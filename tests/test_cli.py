@@ -1,0 +1,135 @@
+"""The command line: what is mistyped is named, what is said can be read by machines, and exit codes tell what happened."""
+
+import json
+
+import pytest
+from whole_way import write_cases
+
+from autoseg import __version__, cli
+from autoseg.errors import CasesFailed, Diverged, InputError, Interrupted, OutOfMemory
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("pln", "plan"), ("trian", "train"), ("predcit", "predict"), ("eval", "evaluate"), ("Prepare", "prepare")]
+)
+def test_a_mistyped_command_names_the_nearest(autoseg, typed, meant):
+    answer = autoseg(typed, "somewhere")
+    assert answer.code == 2
+    assert f"'{typed}'" in answer.err
+    assert f"did you mean {meant}?" in answer.err
+
+
+def test_a_command_like_no_other_gets_the_list_of_all(autoseg):
+    answer = autoseg("xyzzy")
+    assert answer.code == 2
+    assert all(verb in answer.err for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["plan", "scans", "-o", "run", "--clases", "a"], "--classes"),
+        (["plan", "scans", "--ouput", "run"], "--output"),
+        (["train", "run", "--fold", "0", "--minuts", "3"], "--minutes"),
+        (["train", "run", "--flod=0"], "--fold"),
+        (["predict", "run", "scans", "-o", "out", "--probabilites"], "--probabilities"),
+        (["evaluate", "a", "b", "--only-predict"], "--only-predicted"),
+    ],
+)
+def test_a_mistyped_flag_names_the_nearest(autoseg, words, meant):
+    answer = autoseg(*words)
+    wrong = next(word.split("=")[0] for word in words if word.startswith("--") and word != "--fold")
+    assert answer.code == 2
+    assert f"no flag {wrong};" in answer.err
+    assert f"did you mean {meant}?" in answer.err
+    assert f"autoseg {words[0]} --help" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "bad"),
+    [
+        (["plan", "s", "-o", "r", "--minutes", "0"], "'0'"),
+        (["plan", "s", "-o", "r", "--minutes", "-5"], "--minutes"),
+        (["plan", "s", "-o", "r", "--hours", "nan"], "'nan'"),
+        (["plan", "s", "-o", "r", "--memory", "8XB"], "'8XB'"),
+        (["plan", "s", "-o", "r", "--spacing", "1,0,1"], "'0'"),
+        (["plan", "s", "-o", "r", "--channels", "mr=MR.nii.gz"], "mr=MR.nii.gz"),
+        (["train", "r", "--fold", "0", "--steps", "0"], "'0'"),
+        (["train", "r", "--fold", "0", "--steps", "5", "--minutes", "1"], "--minutes"),
+        (["train", "r"], "--fold"),
+        (["train", "r", "--fold", "0", "--workers", "two"], "'two'"),
+        (["predict", "r", "s", "-o", "o", "--folds", "all"], "'all'"),
+        (["plan", "s", "-o", "r", "--device", "gpu"], "'gpu'"),
+        (["evaluate", "a"], "REFERENCES"),
+    ],
+)
+def test_a_bad_value_is_named_and_exits_2(autoseg, words, bad):
+    answer = autoseg(*words)
+    assert answer.code == 2
+    assert bad in answer.err
+    assert "ERROR" in answer.err
+    assert f"autoseg {words[0]} --help" in answer.err
+
+
+def test_version_is_told(autoseg):
+    answer = autoseg("--version")
+    assert (answer.code, answer.out.strip()) == (0, f"autoseg {__version__}")
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_a_help(autoseg, verb):
+    answer = autoseg(verb, "--help")
+    assert answer.code == 0
+    assert all(flag in answer.out for flag in ("--json", "--quiet", "--workers"))
+
+
+def test_json_gives_one_object_per_line(autoseg, tmp_path):
+    scans = write_cases(tmp_path / "scans", ["a", "b", "c"])
+    answer = autoseg("plan", scans, "-o", tmp_path / "run", "--device", "cpu", "--workers", "1", "--json")
+    events = [json.loads(line) for line in answer.out.splitlines()]
+    assert answer.code == 0
+    assert answer.err == ""
+    assert [event["event"] for event in events] == ["pairs", "plan"]
+    assert events[0]["count"] == 3
+    assert events[1]["default_configuration"]
+
+
+def test_json_tells_errors_too(autoseg, tmp_path):
+    answer = autoseg("plan", tmp_path / "nowhere", "-o", tmp_path / "run", "--json")
+    event = json.loads(answer.out.splitlines()[-1])
+    assert answer.code == 2
+    assert (event["event"], event["exit"]) == ("error", 2)
+    assert "nowhere" in event["what"]
+    assert "autoseg plan" in event["next"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError, 2), (CasesFailed, 3), (OutOfMemory, 4), (Diverged, 5), (Interrupted, 75), (KeyboardInterrupt, 75)]
+)
+def test_every_error_has_its_exit_code(autoseg, monkeypatch, error, code):
+    def fail(arguments, progress):
+        raise error("what happened")
+
+    monkeypatch.setitem(cli.VERBS, "prepare", (*cli.VERBS["prepare"][:2], fail))
+    assert autoseg("prepare", "run").code == code
+
+
+def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_screen(autoseg, monkeypatch, tmp_path):
+    def fail(arguments, progress):
+        raise ZeroDivisionError("something divided")
+
+    monkeypatch.setitem(cli.VERBS, "prepare", (*cli.VERBS["prepare"][:2], fail))
+    monkeypatch.delenv("AUTOSEG_TRACEBACK", raising=False)
+    answer = autoseg("prepare", tmp_path)
+    assert answer.code == 1
+    assert "ZeroDivisionError: something divided" in answer.err
+    assert "Traceback" not in answer.err
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+    assert str(tmp_path / "log.txt") in answer.err
+
+
+def test_quiet_says_the_result_only(autoseg, tmp_path):
+    scans = write_cases(tmp_path / "scans", ["a", "b", "c"])
+    answer = autoseg("plan", scans, "-o", tmp_path / "run", "--device", "cpu", "--workers", "1", "-q")
+    assert answer.out.startswith("Plan for")
+    assert "3 pairs of image and label" in (tmp_path / "run" / "log.txt").read_text() or not answer.err
