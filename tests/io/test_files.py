@@ -92,7 +92,7 @@ def test_a_record_is_read_back_as_it_was_saved(tmp_path):
 
 
 def test_a_missing_record_and_a_wrong_one_are_named(tmp_path):
-    with pytest.raises(InputError, match="absent.json does not exist"):
+    with pytest.raises(InputError, match=r"absent.json does not exist"):
         load_record(ClassLabel, tmp_path / "absent.json")
     (tmp_path / "label.json").write_text('{"name": "a", "values": [1, "two"]}')
     with pytest.raises(RecordError, match=r"label.json cannot be read") as caught:

@@ -1,0 +1,82 @@
+"""Each family of the table of layouts is recognised in a made-up list of files."""
+
+import pytest
+
+from autoseg.errors import InputError
+from autoseg.io.layouts import LABEL_FOLDERS, LABEL_SUFFIXES, LABEL_WORDS, recognise_layout
+
+CASES = ("A", "B", "C")
+
+
+def test_nnunet_has_numbered_channels():
+    paths = [f"imagesTr/{case}_000{channel}.nii.gz" for case in CASES for channel in range(2)]
+    found = recognise_layout([*paths, *(f"labelsTr/{case}.nii.gz" for case in CASES), "imagesTs/Z_0000.nii.gz"])
+    assert found.layout == "nnunet"
+    assert found.patterns == {"0000": "imagesTr/{case}_0000{ext}", "0001": "imagesTr/{case}_0001{ext}"}
+    assert found.images["0001"] == {case: f"imagesTr/{case}_0001.nii.gz" for case in CASES}
+    assert found.labels == {case: f"labelsTr/{case}.nii.gz" for case in CASES}
+    assert found.count_pairs() == 3
+
+
+def test_the_decathlon_has_one_file_per_image():
+    found = recognise_layout([*(f"imagesTr/{case}.nii.gz" for case in CASES), *(f"labelsTr/{case}.nii.gz" for case in CASES)])
+    assert found.layout == "decathlon"
+    assert found.images == {"": {case: f"imagesTr/{case}.nii.gz" for case in CASES}}
+
+
+def test_a_decathlon_case_that_ends_in_four_digits_is_not_taken_for_a_channel():
+    cases = ("la_0001", "la_0002")
+    found = recognise_layout([*(f"imagesTr/{case}.nii.gz" for case in cases), *(f"labelsTr/{case}.nii.gz" for case in cases)])
+    assert found.layout == "decathlon"
+    assert set(found.labels) == set(cases)
+
+
+@pytest.mark.parametrize("images", ["images", "image", "imgs", "scans"])
+@pytest.mark.parametrize("labels", LABEL_FOLDERS)
+def test_two_folders_under_any_of_their_names(images, labels):
+    found = recognise_layout([*(f"{images}/{case}.png" for case in CASES), *(f"{labels}/{case}.png" for case in CASES)])
+    assert found.layout == "two folders"
+    assert found.images == {"": {case: f"{images}/{case}.png" for case in CASES}}
+    assert found.labels == {case: f"{labels}/{case}.png" for case in CASES}
+
+
+@pytest.mark.parametrize("suffix", LABEL_SUFFIXES)
+def test_two_folders_with_a_suffix_on_the_labels(suffix):
+    found = recognise_layout([*(f"images/{case}.jpg" for case in CASES), *(f"masks/{case}{suffix}.png" for case in CASES)])
+    assert found.layout == "two folders"
+    assert found.labels == {case: f"masks/{case}{suffix}.png" for case in CASES}
+    assert found.count_pairs() == 3
+
+
+@pytest.mark.parametrize("suffix", LABEL_SUFFIXES)
+def test_a_label_beside_its_image(suffix):
+    found = recognise_layout([name for case in CASES for name in (f"{case}.nrrd", f"{case}{suffix}.nrrd")])
+    assert found.layout == "label beside image"
+    assert found.images == {"": {case: f"{case}.nrrd" for case in CASES}}
+    assert found.labels == {case: f"{case}{suffix}.nrrd" for case in CASES}
+
+
+@pytest.mark.parametrize("word", LABEL_WORDS)
+@pytest.mark.parametrize("prefix", ["", "{case}_"])
+def test_a_folder_per_case(word, prefix):
+    names = (f"{prefix}T1.nii.gz", f"{prefix}FLAIR.nii.gz", f"{prefix}{word}.nii.gz")
+    found = recognise_layout([f"{case}/{name.format(case=case)}" for case in CASES for name in names])
+    assert found.layout == "folder per case"
+    assert set(found.labels) == set(CASES)
+    assert set(found.images) == {"T1", "FLAIR"}
+    assert found.labels["A"] == f"A/{prefix}{word}.nii.gz".format(case="A")
+
+
+def test_the_layout_that_pairs_most_files_wins():
+    paths = ["odd.nii.gz", "odd_mask.nii.gz", *(f"images/{case}.nii" for case in CASES), *(f"labels/{case}.nii" for case in CASES)]
+    assert recognise_layout(paths).layout == "two folders"
+
+
+def test_files_of_no_layout_are_no_layout():
+    assert recognise_layout([]) is None
+    assert recognise_layout(["a.nii", "b.nii"]) is None
+
+
+def test_two_files_for_one_case_are_a_doubt_that_is_told():
+    with pytest.raises(InputError, match="Two files fit"):
+        recognise_layout(["images/A.png", "images/A.jpg", "labels/A.png"])
