@@ -72,11 +72,11 @@ def pool_quantile(parts: list[Intensities], level: float) -> float:
         return 0.0
     values = np.unique(np.concatenate([part.quantiles for part in filled]))
     distribution = np.mean([_distribution(values, part) for part in filled], axis=0)
-    return float(np.interp(level, distribution, values))
+    return float(np.interp(level, distribution.ravel(), np.repeat(values, 2)))
 
 
 def _distribution(values: np.ndarray, part: Intensities) -> np.ndarray:
-    """The part's distribution function at sorted `values`; ties of quantiles take the highest level."""
-    knots, last = np.unique(np.asarray(part.quantiles)[::-1], return_index=True)
-    levels = np.asarray(QUANTILE_LEVELS)[::-1][last]
-    return np.interp(values, knots, levels, left=0.0, right=1.0)
+    """The part's distribution function just below and at sorted `values`: (n, 2). It jumps where quantiles are equal."""
+    knots, levels = np.asarray(part.quantiles), np.asarray(QUANTILE_LEVELS)
+    below = np.interp(-values, -knots[::-1], levels[::-1], left=1.0, right=0.0)  # np.interp takes the last of equal knots
+    return np.stack([below, np.interp(values, knots, levels, left=0.0, right=1.0)], axis=1)

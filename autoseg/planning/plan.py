@@ -30,7 +30,7 @@ from autoseg.records.profile import Profile
 
 ELONGATED = 1.5  # ratio of patch edges beyond which 2D patches are turned by 15° at most
 THINNEST_3D = 8  # slices below which a 3D network could not pool along them, and slices are treated as images
-LATERAL = re.compile(r"(?i)(?<![a-z])(left|right|links|rechts|gauche|droite?|[lr])(?![a-z])")
+LATERAL = re.compile(r"(?i)(?<![a-z])(left|right|links|rechts|gauche|droite?|[lr](?!\d))(?![a-z])")  # but L1 is a vertebra
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
 
     Raises InputError for a spacing of the wrong length or sign.
     """
-    if request.spacing is not None and (len(request.spacing) != dataset.dimension or min(request.spacing) <= 0):
+    wanted = request.spacing
+    if wanted is not None and (len(wanted) != dataset.dimension or not all(0 < step < float("inf") for step in wanted)):
         raise InputError(f"--spacing needs {dataset.dimension} positive numbers, in the order {'z,y,x'[-2 * dataset.dimension + 1 :]}.")
     resolution = decide_resolution(fingerprint, request.spacing)
     normalization, why = decide_normalization(dataset, fingerprint)

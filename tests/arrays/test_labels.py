@@ -1,0 +1,129 @@
+"""Label values to class numbers and back; objects against a flood fill."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.arrays.labels import decode_labels, draw_foreground, encode_labels, measure_objects, round_labels
+from autoseg.records.dataset import ClassLabel
+
+CLASSES = (ClassLabel(name="liver", values=(3, 7)), ClassLabel(name="tumour", values=(200,)))
+
+
+@st.composite
+def labellings(draw):
+    """Background, classes of distinct values (some of several), and a map of class numbers."""
+    values = draw(st.lists(st.one_of(st.integers(0, 300), st.integers(-5, 70000)), min_size=2, max_size=7, unique=True))
+    background, *rest = values
+    classes, index = [], 0
+    while index < len(rest):
+        count = draw(st.integers(1, len(rest) - index))
+        classes.append(ClassLabel(name=f"class {index}", values=tuple(rest[index : index + count])))
+        index += count
+    shape = draw(st.lists(st.integers(1, 5), min_size=2, max_size=3).map(tuple))
+    numbers = np.random.default_rng(draw(st.integers(0, 999))).integers(0, len(classes) + 1, shape)
+    return background, tuple(classes), numbers
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(labellings())
+def test_decoded_class_numbers_encode_to_themselves(labelling):
+    background, classes, numbers = labelling
+    encoded = encode_labels(decode_labels(numbers, classes, background), classes, background, None)
+    assert encoded.dtype == np.int16
+    np.testing.assert_array_equal(encoded, numbers)
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(labellings())
+def test_encoded_values_decode_to_the_first_value_of_their_class(labelling):
+    background, classes, numbers = labelling
+    generator = np.random.default_rng(0)
+    values = np.vectorize(lambda number: background if number == 0 else int(generator.choice(classes[number - 1].values)))(numbers)
+    first = {value: label.values[0] for label in classes for value in label.values} | {background: background}
+    decoded = decode_labels(encode_labels(values, classes, background, None), classes, background)
+    np.testing.assert_array_equal(decoded, np.vectorize(first.get)(values))
+
+
+def test_ignored_values_become_minus_1_and_all_values_of_a_class_become_its_number():
+    encoded = encode_labels(np.array([[0, 3, 7], [200, 255, 0]]), CLASSES, 0, 255)
+    np.testing.assert_array_equal(encoded, [[0, 1, 1], [2, -1, 0]])
+
+
+def test_values_of_no_class_are_named_together_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"\[9, 11\].*\[0, 3, 7, 200\]"):
+        encode_labels(np.array([0, 9, 3, 11]), CLASSES, 0, None)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(255, np.uint8), (256, np.uint16), (65536, np.uint32), (-1, np.int32)])
+def test_masks_are_written_in_the_smallest_type_that_holds_them(value, kind):
+    decoded = decode_labels(np.array([0, 1]), (ClassLabel(name="a", values=(value,)),), 0)
+    assert decoded.dtype == kind
+    assert decoded.tolist() == [0, value]
+
+
+def test_floats_close_to_integers_are_rounded():
+    rounded = round_labels(np.array([0.0, 0.9995, 2.0004]))
+    assert rounded.dtype == np.int32
+    assert rounded.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("values", "message"), [([0, 0.5], r"0\.5"), ([1.002], r"1\.002"), ([np.nan], "NaN"), ([np.inf], "infinite")])
+def test_labels_that_are_not_integers_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        round_labels(np.array(values))
+
+
+def flood(mask):
+    """Components of face, edge and corner neighbours as lists of positions: slow and obvious."""
+    left, components = {position for position in product(*map(range, mask.shape)) if mask[position]}, []
+    while left:
+        open_, component = [left.pop()], []
+        while open_:
+            position = open_.pop()
+            component.append(position)
+            for step in product((-1, 0, 1), repeat=mask.ndim):
+                neighbour = tuple(p + s for p, s in zip(position, step))
+                if neighbour in left:
+                    left.remove(neighbour)
+                    open_.append(neighbour)
+        components.append(component)
+    return components
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.integers(0, 9999), st.sampled_from(((6, 7), (4, 5, 6))), st.sampled_from((0.05, 0.2)))
+def test_objects_are_those_of_a_flood_fill_measured_in_mm(seed, shape, share):
+    generator = np.random.default_rng(seed)
+    label = (generator.random(shape) < share) * generator.integers(1, 3, shape)
+    spacing = (2.5, 0.5, 1.0)[: len(shape)]
+    measured = measure_objects(label, "tumour", 2, spacing)
+    objects = flood(label == 2)
+    assert (measured.name, measured.voxels, measured.objects) == ("tumour", int((label == 2).sum()), len(objects))
+    assert measured.volume == pytest.approx(measured.voxels * np.prod(spacing))
+    volumes = [len(positions) * float(np.prod(spacing)) for positions in objects]
+    edges = [max((max(axis) - min(axis) + 1) * step for axis, step in zip(zip(*positions), spacing)) for positions in objects]
+    for found, expected in ((measured.object_volumes, volumes), (measured.object_extents, edges)):
+        assert found == (pytest.approx(np.quantile(expected, (0, 0.25, 0.5, 0.75, 1))) if objects else ())
+
+
+def test_drawn_positions_belong_to_their_class_and_never_repeat():
+    label = np.random.default_rng(0).integers(0, 3, (6, 7, 8))
+    drawn = draw_foreground(label, 3, 20, np.random.default_rng(1))
+    assert [len(positions) for positions in drawn] == [20, 20, 0]
+    assert drawn[2].shape == (0, 3)
+    for number, positions in enumerate(drawn, 1):
+        assert len({tuple(position) for position in positions}) == len(positions)
+        assert all(label[tuple(position)] == number for position in positions)
+
+
+def test_a_class_of_few_voxels_is_drawn_whole_and_the_same_generator_draws_the_same():
+    label = np.zeros((4, 4), int)
+    label[1, 2] = label[3, 0] = 1
+    assert draw_foreground(label, 1, 5, np.random.default_rng(0))[0].tolist() == [[1, 2], [3, 0]]
+    large = np.ones((9, 9), int)
+    first, second = (draw_foreground(large, 1, 5, np.random.default_rng(7))[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)

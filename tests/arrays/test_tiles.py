@@ -1,0 +1,62 @@
+"""Where a sliding window stands, and its weights."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.arrays.tiles import compute_padding, make_gaussian, make_positions, make_tiles
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 100), st.sampled_from((0.25, 0.5, 1.0)))
+def test_tiles_reach_from_border_to_border_in_the_fewest_even_steps(size, patch, step):
+    positions = make_positions(size, patch, step)
+    if size <= patch:
+        assert positions == [0]
+        return
+    assert (positions[0], positions[-1]) == (0, size - patch)
+    gaps = np.diff(positions)
+    assert (gaps >= 0).all()
+    assert gaps.max() <= math.ceil(step * patch)
+    assert gaps.max() - gaps.min() <= 1 + (gaps.max() < 2)
+    fewer = len(positions) - 2
+    assert fewer == 0 or (size - patch) / fewer > step * patch
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=2, max_size=3))
+def test_every_voxel_lies_in_a_tile_and_no_tile_beyond_the_border(axes):
+    patch = tuple(min(pair) for pair in axes)
+    shape = tuple(max(pair) for pair in axes)
+    seen = np.zeros(shape, int)
+    for tile in make_tiles(shape, patch):
+        assert all(0 <= start <= size - edge for start, size, edge in zip(tile, shape, patch))
+        seen[tuple(slice(start, start + edge) for start, edge in zip(tile, patch))] += 1
+    assert seen.min() > 0
+
+
+def test_tiles_come_in_array_order():
+    assert make_tiles((6, 4), (4, 4)) == [(0, 0), (2, 0)]
+    assert make_tiles((6, 6), (4, 4)) == [(0, 0), (0, 2), (2, 0), (2, 2)]
+
+
+@pytest.mark.parametrize("patch", [(8,), (7, 12), (6, 9, 16), (1, 4, 4)])
+def test_weights_are_a_gaussian_of_an_eighth_of_the_patch_around_its_centre(patch):
+    weights = make_gaussian(patch)
+    assert (weights.dtype, weights.shape) == (np.float32, patch)
+    for position in np.ndindex(patch):
+        exponent = sum(((at - edge // 2) / (edge / 8)) ** 2 for at, edge in zip(position, patch))
+        assert weights[position] == pytest.approx(max(math.exp(-exponent / 2), 1e-4), rel=1e-5)
+    assert weights[tuple(edge // 2 for edge in patch)] == weights.max() == 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=3))
+def test_padding_makes_the_patch_fit_exactly_and_the_odd_voxel_goes_behind(axes):
+    shape, patch = zip(*axes)
+    for size, edge, (before, after) in zip(shape, patch, compute_padding(shape, patch)):
+        assert size + before + after == max(size, edge)
+        assert after - before in (0, 1)
