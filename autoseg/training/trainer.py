@@ -111,9 +111,10 @@ class AveragedWeights:
 
 
 def list_validation_steps(settings: TrainingSettings) -> set[int]:
-    """Numbers of steps done after which whole cases are validated: evenly spread, the last step included."""
-    count = settings.validations
-    return {round(settings.steps * (index + 1) / count) for index in range(count)}
+    """Numbers of steps done after which whole cases are validated: ends of epochs, evenly spread, the last included."""
+    count, epochs = settings.validations, math.ceil(settings.steps / settings.steps_per_epoch)
+    ends = {math.ceil(epochs * (index + 1) / count) for index in range(count)}
+    return {min(end * settings.steps_per_epoch, settings.steps) for end in ends}
 
 
 def train(state: TrainingState, loader: Loader, settings: TrainingSettings, compute: Compute, hooks: Hooks) -> None:
@@ -138,9 +139,8 @@ def train(state: TrainingState, loader: Loader, settings: TrainingSettings, comp
         state.seconds = time.monotonic() - clock
         losses += [loss] if math.isfinite(loss) else []
         hooks.finish_step(state, loss)
-        validated = state.step in validation_steps
-        if validated or state.step % settings.steps_per_epoch == 0 or state.step == settings.steps:
-            scores = _validate(state, hooks.validate) if validated else {}
+        if state.step % settings.steps_per_epoch == 0 or state.step == settings.steps:
+            scores = _validate(state, hooks.validate) if state.step in validation_steps else {}
             epoch = math.ceil(state.step / settings.steps_per_epoch)
             mean = sum(losses) / len(losses) if losses else math.nan
             hooks.finish_epoch(EpochRow(epoch, state.step, time.monotonic() - clock, rate, mean, scores))
