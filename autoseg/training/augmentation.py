@@ -22,9 +22,9 @@ def cut_patch(image: Tensor, label: Tensor, sample: Sample, patch: tuple[int, ..
     else:
         grid = _make_grid(sample, patch, tuple(label.shape)).to(image.device)[None]
         image = F.grid_sample((image - background)[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0] + background
-        shifted = (label + 1).float()[None, None]  # so that the padding's 0 can be told from a label
+        shifted = (label + 2).float()[None, None]  # so that the padding's 0 can be told from a label, the ignored -1 among them
         shifted = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0].round().long()
-        label = torch.where(shifted == 0, 0, shifted - 1)
+        label = torch.where(shifted == 0, 0, shifted - 2)
     axes = [axis - len(patch) for axis in sample.flips]
     return (image.flip(axes), label.flip(axes)) if axes else (image, label)
 
