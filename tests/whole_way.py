@@ -32,7 +32,7 @@ import os, sys, time
 import autoseg.training.trainer
 from autoseg.cli import main
 autoseg.training.trainer.CHECKPOINT_SECONDS = 0.0
-os.fsync = lambda handle: time.sleep(0.1)
+os.fsync = lambda handle: time.sleep(0.05)
 sys.exit(main())
 """
 
