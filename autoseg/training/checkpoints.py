@@ -60,7 +60,8 @@ def restore_checkpoint(folder: Path, state: TrainingState, settings_digest: str)
 
 
 def _to_array(value: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(value.detach().cpu().numpy())
+    array = value.detach().cpu().numpy()
+    return np.ascontiguousarray(array).reshape(array.shape)  # numpy makes a single number a list of one
 
 
 def _collect(state: TrainingState) -> dict[str, np.ndarray]:

@@ -1,0 +1,80 @@
+"""The way back to the scan's grid undoes resampling, crop and axes."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from builders import make_configuration
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import autoseg.inference.export as export_module
+from autoseg.arrays.preparation import prepare_image, prepare_label
+from autoseg.inference.export import restore_labels, restore_probabilities
+
+torch.set_num_threads(1)
+
+
+def one_hot(label: np.ndarray, classes: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([label == number for number in range(classes)]).astype(np.float32))
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    shape=st.tuples(*[st.integers(2, 9)] * 3),
+    axes=st.sampled_from(list(permutations(range(3)))),
+    data=st.data(),
+    seed=st.integers(0, 1000),
+)
+def test_labels_come_back_from_crop_and_axes_voxel_by_voxel(shape, axes, data, seed):
+    generator = np.random.default_rng(seed)
+    image, label = np.zeros((1, *shape), np.float32), np.zeros(shape, np.int16)
+    box = tuple(sorted(data.draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True))) for size in shape)
+    inside = tuple(slice(low, high) for low, high in box)
+    label[inside] = generator.integers(0, 3, label[inside].shape)
+    image[0][inside] = generator.uniform(1, 2, label[inside].shape)
+    configuration = make_configuration()
+    spacing = (1.0, 1.0, 1.0)
+    _, geometry = prepare_image(image, spacing, axes, configuration)
+    prepared = prepare_label(label, spacing, axes, configuration, geometry)
+    probabilities = one_hot(prepared, 3)
+    assert np.array_equal(restore_labels(probabilities, geometry, spacing, axes, configuration), label)
+    restored = restore_probabilities(probabilities, geometry, spacing, axes, configuration)
+    assert restored.dtype == np.float32
+    assert np.array_equal(restored, one_hot(label, 3).numpy())
+
+
+def make_resampled() -> tuple:
+    image = np.random.default_rng(0).uniform(1, 2, (1, 11, 13, 9)).astype(np.float32)
+    spacing, axes, configuration = (1.5, 0.8, 1.3), (2, 0, 1), make_configuration()
+    _, geometry = prepare_image(image, spacing, axes, configuration)
+    logits = torch.randn(3, *geometry.prepared_shape, generator=torch.Generator().manual_seed(0))
+    return logits.softmax(0), geometry, tuple(spacing[axis] for axis in axes), axes, configuration
+
+
+@pytest.mark.parametrize("values", [1, 500, 1500])
+def test_slab_by_slab_gives_what_the_whole_gives(monkeypatch, values):
+    arguments = make_resampled()
+    whole = restore_labels(*arguments)
+    assert whole.shape == (11, 13, 9)
+    monkeypatch.setattr(export_module, "SLAB_VALUES", values)
+    assert np.array_equal(restore_labels(*arguments), whole)
+
+
+def test_the_label_is_the_most_probable_class_and_probabilities_sum_to_one():
+    arguments = make_resampled()
+    probabilities = restore_probabilities(*arguments)
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(probabilities.argmax(axis=0), restore_labels(*arguments))
+
+
+def test_a_smooth_object_survives_resampling_and_the_way_back():
+    z, y, x = np.ogrid[:24, :30, :28]
+    spacing, axes, configuration = (1.5, 0.8, 1.2), (0, 1, 2), make_configuration()
+    label = ((((z - 12) * 1.5) ** 2 + ((y - 15) * 0.8) ** 2 + ((x - 14) * 1.2) ** 2) < 64).astype(np.int16)
+    _, geometry = prepare_image(np.ones((1, *label.shape), np.float32), spacing, axes, configuration)
+    prepared = prepare_label(label, spacing, axes, configuration, geometry)
+    assert prepared.shape != label.shape
+    back = restore_labels(one_hot(prepared, 2), geometry, spacing, axes, configuration)
+    assert 2 * (back * label).sum() / (back.sum() + label.sum()) > 0.95

@@ -1,0 +1,181 @@
+"""The loop learns, stops where it is told, and goes on as if it had not stopped."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from builders import make_configuration, write_problem
+
+from autoseg.errors import Diverged, Interrupted
+from autoseg.networks.devices import Compute
+from autoseg.records.plan import AugmentationSpec
+from autoseg.records.training import TrainingSettings
+from autoseg.training.checkpoints import TrainingState, restore_checkpoint, save_checkpoint
+from autoseg.training.loader import Batch, Loader
+from autoseg.training.sampling import Sampler
+from autoseg.training.trainer import AveragedWeights, EpochRow, list_validation_steps, start_state, take_step, train, update_average
+
+torch.set_num_threads(1)
+CPU = Compute("cpu")
+CONFIGURATION = make_configuration(augmentation=AugmentationSpec(rotation_probability=0.5, gamma_probability=0.5))
+
+
+def make_settings(steps: int, **changes: object) -> TrainingSettings:
+    settings = TrainingSettings(
+        fold=0,
+        configuration=CONFIGURATION,
+        configuration_digest="",
+        steps=steps,
+        steps_per_epoch=4,
+        validations=2,
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        channels_last=False,
+        threads=1,
+        seconds_per_step=1.0,
+        training_digest="",
+    )
+    return msgspec.structs.replace(settings, **changes)
+
+
+@dataclass
+class Recorder:
+    """Hooks that write down what they are told."""
+
+    folder: Path
+    stop_after: int | None = None
+    losses: list[float] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
+    validated: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    def validate(self, network):
+        assert not network.training
+        self.validated.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"tumour": 0.5}
+
+    def finish_step(self, state, loss):
+        self.losses.append(loss)
+
+    def finish_epoch(self, row):
+        self.rows.append(row)
+
+    def save(self, state):
+        self.saved.append(state.step)
+        save_checkpoint(self.folder, state, "digest")
+
+    def should_stop(self):
+        return self.stop_after is not None and len(self.losses) >= self.stop_after
+
+
+@pytest.fixture
+def loader(tmp_path) -> Loader:
+    problem = write_problem(tmp_path / "store")
+    return Loader(problem.store, Sampler(problem.cases, CONFIGURATION, 0), CPU)
+
+
+def start() -> TrainingState:
+    return start_state(CONFIGURATION, 1, 2, 0, CPU)
+
+
+def test_the_loss_falls_and_epochs_are_told(tmp_path, loader):
+    state, hooks = start(), Recorder(tmp_path / "checkpoint")
+    train(state, loader, make_settings(30), CPU, hooks)
+    assert state.step == 30
+    assert len(hooks.losses) == 30
+    assert sum(hooks.losses[-5:]) < 0.8 * sum(hooks.losses[:5])
+    assert [(row.epoch, row.step) for row in hooks.rows] == [(1, 4), (2, 8), (3, 12), (4, 16), (5, 20), (6, 24), (7, 28), (8, 30)]
+    assert [row.step for row in hooks.rows if row.validation] == [16, 30]
+    assert hooks.rows[0].loss == pytest.approx(sum(hooks.losses[:4]) / 4)
+    assert hooks.saved[-1] == 30
+
+
+def test_an_interrupted_training_that_goes_on_ends_as_one_that_did_not_stop(tmp_path, loader):
+    whole = start()
+    train(whole, loader, make_settings(10), CPU, Recorder(tmp_path / "whole"))
+    stopped, hooks = start(), Recorder(tmp_path / "parts", stop_after=6)
+    with pytest.raises(Interrupted, match="after step 6 of 10"):
+        train(stopped, loader, make_settings(10), CPU, hooks)
+    assert hooks.saved == [6]
+    resumed = start_state(CONFIGURATION, 1, 2, 99, CPU)
+    assert restore_checkpoint(tmp_path / "parts", resumed, "digest")
+    train(resumed, loader, make_settings(10), CPU, Recorder(tmp_path / "parts"))
+    assert resumed.step == 10
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+        assert torch.equal(whole.average[name], resumed.average[name]), name
+
+
+class BadLoader:
+    """Batches that hold NaN at the given steps."""
+
+    def __init__(self, bad: set[int]) -> None:
+        self.bad = bad
+
+    def iterate(self, first: int, last: int):
+        for step in range(first, last):
+            images = torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(step))
+            labels = (images[:, 0] > 0).long()
+            yield Batch(images * (math.nan if step in self.bad else 1.0), labels, (f"case{step}", "B"))
+
+
+def test_three_losses_in_a_row_that_are_not_finite_are_divergence(tmp_path):
+    hooks = Recorder(tmp_path)
+    with pytest.raises(Diverged, match="3 times in a row, last at step 4 with cases case4, B"):
+        train(start(), BadLoader({2, 3, 4}), make_settings(10), CPU, hooks)
+    assert hooks.saved == []
+
+
+def test_two_losses_that_are_not_finite_are_passed_over(tmp_path):
+    state, hooks = start(), Recorder(tmp_path)
+    train(state, BadLoader({1, 2, 4, 5}), make_settings(8), CPU, hooks)
+    assert all(value.isfinite().all() for value in state.network.state_dict().values())
+    assert all(math.isfinite(row.loss) for row in hooks.rows)
+
+
+def test_a_step_with_a_loss_that_is_not_finite_changes_nothing():
+    state = start()
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
+    (batch,) = BadLoader({0}).iterate(0, 1)
+    assert not math.isfinite(take_step(state, batch, CONFIGURATION, CPU))
+    assert all(torch.equal(value, before[name]) for name, value in state.network.state_dict().items())
+
+
+def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(tmp_path, loader):
+    state, hooks = start(), Recorder(tmp_path)
+    train(state, loader, make_settings(6, validations=1), CPU, hooks)
+    assert all(torch.equal(value, state.average[name]) for name, value in hooks.validated[-1].items())
+    own = {name: value.clone() for name, value in state.network.state_dict().items()}
+    assert any(not torch.equal(own[name], state.average[name]) for name in own)
+    with AveragedWeights(state) as network:
+        assert not network.training
+    assert state.network.training
+    assert all(torch.equal(value, own[name]) for name, value in state.network.state_dict().items())
+
+
+def test_without_averaging_the_average_is_the_network():
+    state = start()
+    with torch.no_grad():
+        next(state.network.parameters()).add_(1)
+    update_average(state, msgspec.structs.replace(CONFIGURATION.schedule, averaging=0.0), 10)
+    assert all(torch.equal(value, state.average[name]) for name, value in state.network.state_dict().items())
+
+
+def test_weight_decay_leaves_norms_and_biases_alone():
+    state = start()
+    decayed, plain = state.optimizer.param_groups
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in plain["params"])
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(state.network.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("steps", "validations", "expected"), [(100, 4, {28, 52, 76, 100}), (10, 1, {10}), (10, 0, set()), (2, 4, {2}), (12, 9, {4, 8, 12})]
+)
+def test_validations_are_at_ends_of_epochs_and_include_the_last_step(steps, validations, expected):
+    assert list_validation_steps(make_settings(steps, validations=validations)) == expected
