@@ -152,3 +152,8 @@ def test_probabilities_return_linearly_in_plane_and_by_nearest_along_coarse_slic
     assert [matrix.shape for matrix in matrices] == [(8, 4), (12, 6), (12, 6)]
     np.testing.assert_array_equal(matrices[0], make_resampling_matrix(4, 8, 0))
     np.testing.assert_array_equal(matrices[1], make_resampling_matrix(6, 12, 1))
+
+
+def test_probabilities_treat_the_axis_as_coarse_that_the_network_saw_as_coarse():
+    matrices = make_probability_matrices((4, 6, 6), (8, 12, 12), (4.0, 4.0, 1.0), (9.0, 1.0, 1.0))
+    np.testing.assert_array_equal(matrices[0], make_resampling_matrix(4, 8, 0))
