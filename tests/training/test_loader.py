@@ -53,5 +53,5 @@ def test_an_error_while_reading_is_raised_where_the_batches_are_used(tmp_path):
     loader = make_loader(tmp_path)
     for path in tmp_path.glob("*.image.b2nd"):
         path.unlink()
-    with pytest.raises(Exception, match="b2nd|exist"):
+    with pytest.raises(Exception, match=r"b2nd|exist"):
         list(loader.iterate(0, 2))
