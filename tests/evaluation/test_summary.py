@@ -42,7 +42,8 @@ def test_the_interval_is_close_to_the_normal_one_of_many_cases(seed):
 
 
 def test_the_interval_is_the_same_every_time():
-    assert compute_interval([0.1, 0.5, 0.9]) == compute_interval([0.1, 0.5, 0.9])
+    values = np.random.default_rng(5).random(20).tolist()
+    assert compute_interval(values) == compute_interval(values)
 
 
 def test_one_case_has_an_interval_of_no_width():

@@ -108,6 +108,11 @@ def test_more_memory_never_means_a_smaller_patch_or_batch_of_it():
     assert voxels[0] < voxels[-1]
 
 
+def test_a_2d_patch_may_grow_until_the_batch_is_the_smallest():
+    fit = fit_to_memory(make_task("autoseg", GPU, spacing=(1.0, 1.0), shape=(1024, 1024), classes=3))
+    assert (fit.patch_size, fit.batch_size) == ((1024, 1024), 3)  # the reference batch of 12 would not fit
+
+
 def test_few_scans_limit_the_batch_to_5_percent_of_all_voxels():
     many = fit_to_memory(make_task("autoseg", GPU, shape=(36, 50, 35), dataset_voxels=1e9))
     few = fit_to_memory(make_task("autoseg", GPU, shape=(36, 50, 35), dataset_voxels=36 * 50 * 35 * 100))

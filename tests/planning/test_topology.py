@@ -63,6 +63,8 @@ def test_axes_pooled_together_have_spacings_within_a_factor_of_2(grid):
             [(1, 3, 3)] + [(3, 3, 3)] * 5,
         ),
         ((1.0, 1.0), (400, 400), (448, 448), [(2, 2)] * 6, [(3, 3)] * 7),
+        ((1.0, 1.0), (8, 8), (8, 8), [(2, 2)], [(3, 3)] * 2),
+        ((2.0, 1.0), (16, 32), (16, 32), [(1, 2), (2, 2), (2, 2)], [(1, 3)] + [(3, 3)] * 3),  # twice as coarse waits
         ((1.0, 1.0), (7, 7), (7, 7), [], [(3, 3)]),  # too small to pool
         ((1.0, 1.0), (7, 11), (7, 11), [], [(3, 3)]),  # a single axis pools from 12 voxels on
         ((1.0, 1.0), (7, 12), (7, 12), [(1, 2)], [(3, 3)] * 2),
@@ -83,6 +85,7 @@ def test_the_first_patch_is_a_cube_in_mm_of_256_voxels_cubed_clipped_to_the_scan
 
 def test_shrinking_takes_from_the_axis_that_covers_most_of_its_scan_and_from_the_last_on_ties():
     assert shrink_patch((1.0, 1.0, 1.0), (160, 128, 128), (160, 256, 256)).patch_size == (128, 128, 128)
+    assert shrink_patch((1.0, 1.0), (256, 256), (256, 300)).patch_size == (224, 256)  # by 32, the divisor of 192, not by its own 64
     assert shrink_patch((1.0, 1.0), (64, 64), (100, 100)).patch_size == (64, 56)
 
 
