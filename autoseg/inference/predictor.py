@@ -91,6 +91,8 @@ class Predictor:
             array = array[None] if array.ndim == self.header.dimension else array
             if len(array) != len(channels):
                 raise InputError(f"The model has {len(channels)} channels, the array {len(array)}.")
+            if len(image[1]) != array.ndim - 1:
+                raise InputError(f"The array has {array.ndim - 1} axes, the spacing {len(image[1])} numbers.")
             return self.make_mask(self.run(make_volume_of_array(array, tuple(float(step) for step in image[1]))))
         if isinstance(image, sitk.Image):
             components = drop_repetition(split_components(image))

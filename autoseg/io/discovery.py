@@ -159,10 +159,11 @@ def _group(cases: list[Case], groups: str | None) -> tuple[list[Case], list[Prob
     grouped, problems = [], []
     for case in cases:
         match = expression.search(case.id)
-        if match is None:
+        group = None if match is None else match[1] if expression.groups else match[0]
+        if group is None:
             problems.append(Problem(case.id, f"its name does not fit --groups '{groups}'"))
             continue
-        grouped.append(msgspec.structs.replace(case, group=match[1] if expression.groups else match[0]))
+        grouped.append(msgspec.structs.replace(case, group=group))
     return grouped, problems
 
 

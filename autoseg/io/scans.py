@@ -1,11 +1,6 @@
 """Reads scans into canonical volumes and writes masks back on the scan's own grid, through SimpleITK."""
 
-import contextlib
-import gzip
-import math
-import os
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +10,7 @@ from autoseg.arrays.labels import round_labels
 from autoseg.arrays.volume import Volume
 from autoseg.errors import InputError
 from autoseg.io.files import write_aside
+from autoseg.io.nifti import find_fault
 from autoseg.records.dataset import Channel
 from autoseg.records.grid import Grid
 
@@ -22,7 +18,6 @@ PIXEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", *PIXEL_ENDINGS)
 CANONICAL = "LPS"  # axes point to the patient's Left, Posterior, Superior: DICOM's and ITK's world
 GEOMETRY_TOLERANCE = 0.01  # of a voxel: header noise below this is not worth a word
-GZIP_MAGIC = b"\x1f\x8b"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -51,42 +46,14 @@ def read_image(path: Path) -> sitk.Image:
             raise InputError(f"{path} does not exist.") from None
         raise _make_reading_error(path, _explain(str(error))) from None
     if image.HasMetaDataKey("vox_offset"):
-        _refuse_torn_nifti(path, image)
+        fault = find_fault(path, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
+        if fault:
+            raise _make_reading_error(path, fault)
     return image
 
 
 def _make_reading_error(path: Path, why: str) -> InputError:
     return InputError(f"{path} cannot be read ({path.stat().st_size} bytes).", why, todo="Copy the file again, or leave it out.")
-
-
-def _refuse_torn_nifti(path: Path, image: sitk.Image) -> None:
-    """Raises InputError for a NIfTI file that ends early: ITK fills what is missing with zeros and says nothing.
-
-    A whole gzip file ends with its own length (RFC 1952); only where that differs from the header's (or several streams follow each
-    other) the file is unpacked once more to count its bytes.
-    """
-    voxels = math.prod(int(image.GetMetaData(f"dim[{axis}]")) for axis in range(1, int(image.GetMetaData("dim[0]")) + 1))
-    expected = int(float(image.GetMetaData("vox_offset"))) + voxels * int(image.GetMetaData("bitpix")) // 8
-    found = path.stat().st_size
-    with path.open("rb") as stream:
-        if stream.read(2) == GZIP_MAGIC:
-            stream.seek(-4, os.SEEK_END)
-            if int.from_bytes(stream.read(4), "little") == expected % 2**32:
-                return
-            found = _count_unpacked(path)
-    if found < expected:
-        raise _make_reading_error(
-            path, f"The file ends early: its header promises {expected} bytes of header and voxels, {found} are there."
-        )
-
-
-def _count_unpacked(path: Path) -> int:
-    """Bytes in a gzip file, up to where it is damaged."""
-    found = 0
-    with gzip.open(path) as stream, contextlib.suppress(EOFError, OSError, zlib.error):
-        while block := stream.read(1 << 20):
-            found += len(block)
-    return found
 
 
 def _explain(message: str) -> str:

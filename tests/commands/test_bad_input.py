@@ -78,7 +78,7 @@ def test_shapes_that_differ_are_told_with_both_numbers(plan_it, folder):
     assert "8x10x10" in answer.err
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mha"])  # NaN in NIfTI: tests/io/test_scans.py
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_nan_intensities_are_counted(plan_it, folder, ending):
     image = read_array(folder / "images" / "c.nii.gz")
     image[0, :2, :3] = np.nan
@@ -87,7 +87,8 @@ def test_nan_intensities_are_counted(plan_it, folder, ending):
     write_scan(folder / "images" / f"c{ending}", image)
     answer = plan_it(folder)
     assert answer.code == 2
-    assert f"c{ending} holds 7 NaN or infinite values" in answer.err
+    assert f"c{ending}" in answer.err
+    assert "7 NaN or infinite values" in answer.err
 
 
 def test_a_label_without_an_image_is_named(plan_it, folder):
