@@ -104,17 +104,20 @@ def fit_to_operations(task: Task) -> Fit:
     allowed = task.machine.flops * task.minutes * 60 / profile.steps
     spacing, shape, coarsening = _coarsen(task, allowed)
     topology = _round_down(spacing, make_initial_patch(spacing, shape))
+    rounded = topology.patch_size
     network = build_network_spec(topology, profile)
     while not _is_affordable(task, topology, network, allowed) and _can_shrink(topology):
         topology = shrink_patch(spacing, topology.patch_size, shape)
         network = build_network_spec(topology, profile)
     operations = count_operations(network, topology.patch_size, task.channels, task.classes)
     batch_size = int(min(max(allowed / operations, profile.minimum_batch), profile.maximum_batch))
+    cover = _describe_cover(topology.patch_size, shape, rounded)
+    steps = task.machine.flops * task.minutes * 60 / (operations * batch_size)
+    billions = operations * batch_size / 1e9
     reasons = {
         "spacing": coarsening,
-        "patch_size": f"{_describe_cover(topology.patch_size, shape)}, so that {task.minutes:g} minutes on {task.machine.cores} cores hold "
-        f"about {task.machine.flops * task.minutes * 60 / (operations * batch_size):.0f} steps",
-        "batch_size": f"{operations * batch_size / 1e9:.0f} billion operations a step, of {task.machine.flops / 1e9:.0f} billion a second",
+        "patch_size": f"{cover}, so that {task.minutes:g} minutes on {task.machine.cores} cores hold about {steps:.0f} steps",
+        "batch_size": f"{billions:.3g} billion operations a step, of {task.machine.flops / 1e9:.0f} billion a second",
     }
     return Fit(spacing, shape, topology.patch_size, batch_size, network, reasons)
 
@@ -159,10 +162,13 @@ def _can_shrink(topology: Topology) -> bool:
     return any(size > divisor for size, divisor in zip(topology.patch_size, topology.divisors)) and max(topology.patch_size) > 8
 
 
-def _describe_cover(patch: tuple[int, ...], median_shape: tuple[int, ...]) -> str:
+def _describe_cover(patch: tuple[int, ...], median_shape: tuple[int, ...], rounded: tuple[int, ...] = ()) -> str:
+    """In words, how much of a median scan a patch shows; `rounded` is the patch if only the network's divisors had made it smaller."""
     share = float(np.prod([min(1.0, edge / size) for edge, size in zip(patch, median_shape)]))
     if share == 1:
         return f"covers the median scan {format_shape(median_shape)}"
+    if patch == rounded:
+        return f"the median scan {format_shape(median_shape)}, rounded down to what the network can halve"
     return f"the largest that fits; covers {share:.0%} of the median scan {format_shape(median_shape)}"
 
 

@@ -30,6 +30,7 @@ from autoseg.records.profile import Profile
 
 ELONGATED = 1.5  # ratio of patch edges beyond which 2D patches are turned by 15° at most
 THINNEST_3D = 8  # slices below which a 3D network could not pool along them, and slices are treated as images
+CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # LeftKidney is two words
 LATERAL = re.compile(r"(?i)(?<![a-z])(left|right|links|rechts|gauche|droite?|[lr](?!\d))(?![a-z])")  # but L1 is a vertebra
 
 
@@ -109,7 +110,7 @@ def _choose_default(dataset: Dataset, resolution: Resolution) -> tuple[Configura
 
 
 def _decide_mirroring(dataset: Dataset, profile: Profile) -> tuple[bool, str]:
-    lateral = [label.name for label in dataset.classes if LATERAL.search(label.name.replace("_", " "))]
+    lateral = [label.name for label in dataset.classes if LATERAL.search(CAMEL.sub(" ", label.name).replace("_", " "))]
     if lateral:
         return False, f"off: class {lateral[0]} names a side, and a mirrored left is a right"
     if not profile.mirror:
