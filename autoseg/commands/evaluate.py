@@ -122,7 +122,7 @@ def find_references(references: str, cases: set[str], label_pattern: str) -> dic
 
 
 def _take_labelling(manifest: Predictions) -> Labelling:
-    return Labelling(manifest.classes, manifest.background_value, None, manifest.unit)
+    return Labelling(manifest.classes, manifest.background_value, manifest.ignore_value, manifest.unit)
 
 
 def _find_labelling(references: list[Path]) -> Labelling:

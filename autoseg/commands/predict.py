@@ -194,6 +194,7 @@ def predict_cases(
         configuration=header.configuration.name,
         classes=header.classes,
         background_value=header.background_value,
+        ignore_value=header.ignore_value,
         unit=header.unit,
         label_pattern=header.label_pattern,
         cases=(),

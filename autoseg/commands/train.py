@@ -302,6 +302,7 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]
 
 
 def _run(job: Job, settings: TrainingSettings) -> None:
+    prepare_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
     compute = Compute(settings.device, settings.precision, settings.channels_last)
     configuration = settings.configuration
     state = start_state(configuration, job.channels, job.classes, settings.seed, compute)
@@ -348,6 +349,7 @@ def _write_model(job: Job, settings: TrainingSettings, network: torch.nn.Module)
         channels=job.dataset.channels,
         classes=job.dataset.classes,
         background_value=job.dataset.background_value,
+        ignore_value=job.dataset.ignore_value,
         unit=job.dataset.unit,
         label_pattern=job.dataset.label_pattern,
         weights_digest=digest,

@@ -26,6 +26,7 @@ class Predictions(SavedRecord, frozen=True, kw_only=True):
     configuration: str
     classes: tuple[ClassLabel, ...]
     background_value: int
+    ignore_value: int | None = None
     unit: Literal["mm", "px"]
     label_pattern: str
     cases: tuple[PredictedCase, ...]

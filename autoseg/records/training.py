@@ -47,6 +47,7 @@ class ModelHeader(SavedRecord, frozen=True, kw_only=True):
     channels: tuple[Channel, ...]
     classes: tuple[ClassLabel, ...]
     background_value: int
+    ignore_value: int | None = None
     unit: Literal["mm", "px"]
     label_pattern: str
     weights_digest: str

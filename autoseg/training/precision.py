@@ -2,20 +2,21 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
-from autoseg.networks.devices import Compute, DeviceName
+from autoseg.networks.devices import Compute, DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
-from autoseg.training.loader import Loader
+from autoseg.training.loader import Batch, Loader
 from autoseg.training.trainer import start_state, take_step
 
-CANDIDATES: dict[DeviceName, tuple[tuple[str, bool], ...]] = {
+CANDIDATES: dict[DeviceName, tuple[tuple[PrecisionName, bool], ...]] = {
     "cpu": (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)),
     "cuda": (("bf16", False), ("bf16", True), ("fp32", False)),
     "mps": (("fp32", False),),
 }
-HOPELESS = 1.5  # a candidate whose first steps take this many times the best one's is given up
-TIMED_STEPS = 4
+HOPELESS = 1.6  # a candidate that takes this many times the best one's is given up
+TIMED_STEPS = 6
 FINAL_STEPS = 8
 
 
@@ -24,26 +25,34 @@ def time_candidates(
 ) -> dict[Compute, float]:
     """Seconds per step of each candidate for the loader's device (of the `precision` asked for), the fastest first.
 
-    Only the network's part is timed here; the first step, which sets things up, is left out.
+    Only the network's part is timed. The candidates take turns, so that other work on the machine slows all of them, and each counts with
+    its fastest step; those far behind are given up. The first step of each, which sets things up, is left out.
     """
-    timed: dict[Compute, float] = {}
     batch = loader.make_batch(loader.read(0))
-    for name, channels_last in CANDIDATES[loader.compute.device]:
-        if precision not in ("auto", name):
-            continue
-        compute = Compute(loader.compute.device, name, channels_last)  # type: ignore[arg-type]
-        state = start_state(configuration, channels, classes, 0, compute)
-        placed = replace(batch, images=compute.place(batch.images))
-        take_step(state, placed, configuration, compute)
-        seconds = []
-        for _ in range(TIMED_STEPS):
-            start = time.perf_counter()
-            take_step(state, placed, configuration, compute)
-            seconds.append(time.perf_counter() - start)
-            if timed and seconds[-1] > HOPELESS * min(timed.values()):
-                break
-        timed[compute] = min(seconds)
+    device = loader.compute.device
+    computes = [Compute(device, name, last) for name, last in CANDIDATES[device] if precision in ("auto", name)]
+    steps = {compute: _make_step(configuration, channels, classes, batch, compute) for compute in computes}
+    timed = dict.fromkeys(steps, float("inf"))
+    for _ in range(TIMED_STEPS):
+        for compute, step in list(steps.items()):
+            timed[compute] = min(timed[compute], step())
+        best = min(timed.values())
+        steps = {compute: step for compute, step in steps.items() if timed[compute] <= HOPELESS * best}
     return dict(sorted(timed.items(), key=lambda item: item[1]))
+
+
+def _make_step(configuration: Configuration, channels: int, classes: int, batch: Batch, compute: Compute) -> Callable[[], float]:
+    """A function that takes one step with a network of its own and returns the seconds it took; one step is taken at once."""
+    state = start_state(configuration, channels, classes, 0, compute)
+    placed = replace(batch, images=compute.place(batch.images))
+
+    def step() -> float:
+        begun = time.perf_counter()
+        take_step(state, placed, configuration, compute)
+        return time.perf_counter() - begun
+
+    step()
+    return step
 
 
 def time_steps(configuration: Configuration, channels: int, classes: int, loader: Loader) -> float:

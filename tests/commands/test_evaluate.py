@@ -9,6 +9,9 @@ from whole_way import write_scan
 
 from autoseg.commands.evaluate import evaluate
 from autoseg.errors import CasesFailed, InputError
+from autoseg.io.files import save_record
+from autoseg.records.dataset import ClassLabel
+from autoseg.records.predictions import PredictedCase, Predictions
 
 SHAPE = (4, 8, 8)
 
@@ -145,3 +148,27 @@ def test_processes_give_the_same_scores_as_one(tmp_path):
     assert evaluate(tmp_path / "masks", tmp_path / "references", workers=2) == evaluate(
         tmp_path / "masks", tmp_path / "references", workers=1
     )
+
+
+def test_voxels_to_be_ignored_in_the_references_are_not_counted(folders):
+    masks, references = folders
+    reference = draw(slice(0, 2), slice(2, 4))
+    reference[:, 0] = 9  # the mask says class 1 here
+    write_scan(references / "a.nii.gz", reference, (2.0, 1.0, 1.0))
+    classes = (ClassLabel(name="one", values=(1,)), ClassLabel(name="two", values=(2,)))
+    case = PredictedCase(case="a", scan="a.nii.gz", mask="a.nii.gz", scan_digest="", mask_digest="", state="done")
+    manifest = Predictions(
+        model_digest="",
+        folds=(0,),
+        configuration="3d_fullres",
+        classes=classes,
+        background_value=0,
+        ignore_value=9,
+        unit="mm",
+        label_pattern="",
+        cases=(case,),
+    )
+    save_record(masks / "predictions.json", manifest)
+    scores = evaluate(masks, references, only_predicted=True, workers=1)
+    assert scores.classes["one"]["dice"].mean == 1
+    assert next(row for row in scores.cases if row.class_name == "one").voxels_predicted == 32
