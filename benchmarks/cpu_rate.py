@@ -10,7 +10,7 @@ import torch
 from machine import save
 
 from autoseg.io.machine import count_cores
-from autoseg.networks.devices import Compute, prepare_threads
+from autoseg.networks.devices import Compute, use_cores
 from autoseg.planning.cost import count_operations
 from autoseg.records.plan import Configuration, NetworkSpec
 from autoseg.training.loader import Batch
@@ -62,12 +62,12 @@ def main() -> None:
         memory=MemoryEstimate(training_bytes=0, prediction_bytes=0),
         reasons={},
     )
-    prepare_threads(count_cores())
     operations = 2 * count_operations(SPEC, PATCH, 1, 3)
     rows = {}
     for precision in ("fp32", "bf16"):
         for channels_last in (False, True):
-            seconds = measure(Compute("cpu", precision, channels_last), configuration)
+            with use_cores(count_cores()):
+                seconds = measure(Compute("cpu", precision, channels_last), configuration)
             rows[f"{precision} {'channels-last' if channels_last else 'contiguous'}"] = {
                 "seconds_per_step": seconds,
                 "operations_per_second_and_core": operations / seconds / count_cores(),

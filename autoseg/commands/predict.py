@@ -18,7 +18,7 @@ from autoseg.io.machine import count_cores
 from autoseg.io.patterns import get_file_part, match_paths, split_pattern
 from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
 from autoseg.io.scans import get_ending, get_mask_name, read_scan, strip_ending, write_mask, write_probabilities
-from autoseg.networks.devices import choose_device, prepare_threads
+from autoseg.networks.devices import choose_device, use_cores
 from autoseg.progress import Progress, Silent
 from autoseg.records.predictions import PredictedCase, Predictions
 from autoseg.records.training import ModelHeader
@@ -67,7 +67,6 @@ def predict(
     others are done.
     """
     models = _find_models(Path(model), options)
-    prepare_threads(count_cores())
     predictor = load_predictor(list(models.folds), choose_device(options.device), options.tta)
     found = find_scans(str(scans), predictor.header)
     if models.cases is not None:
@@ -76,7 +75,8 @@ def predict(
             raise InputError(f"None of the cases asked for with --cases {options.cases} is in {scans}.")
     numbers = ", ".join(map(str, models.numbers))
     progress.say(f"{len(found)} scans, {predictor.header.configuration.name}, fold {numbers}, on {predictor.compute.device}")
-    manifest = predict_cases(predictor, found, Path(output), models.numbers, options, progress)
+    with use_cores(count_cores()):
+        manifest = predict_cases(predictor, found, Path(output), models.numbers, options, progress)
     failed = [case for case in manifest.cases if case.state == "failed"]
     done = len(manifest.cases) - len(failed)
     if done:

@@ -22,7 +22,7 @@ from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
 from autoseg.io.store import Store
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
-from autoseg.networks.devices import Compute, choose_device, name_full_memory, prepare_threads
+from autoseg.networks.devices import Compute, choose_device, name_full_memory, use_cores
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
 from autoseg.records.dataset import Dataset
@@ -103,12 +103,11 @@ def train(
     chosen = choose_configuration(plan, configuration)
     numbers = _list_folds(fold, len(splits.folds))
     device = choose_device(options.device)
-    prepare_threads(count_cores())
     store = prepare(folder.path, chosen.name, options.workers, progress)
     for number in numbers:
         fold_folder = folder.fold(chosen.name, number)
         job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
-        with name_full_disk(folder.path), fold_folder.lock():
+        with use_cores(count_cores()), name_full_disk(folder.path), fold_folder.lock():
             _train_fold(job, Compute(device))
 
 
@@ -302,7 +301,6 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]
 
 
 def _run(job: Job, settings: TrainingSettings) -> None:
-    prepare_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
     compute = Compute(settings.device, settings.precision, settings.channels_last)
     configuration = settings.configuration
     state = start_state(configuration, job.channels, job.classes, settings.seed, compute)
@@ -319,7 +317,11 @@ def _run(job: Job, settings: TrainingSettings) -> None:
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()
-    with listen_to_signals(hooks.stop), name_full_memory("a training step", configuration.memory.training_bytes):
+    with (
+        use_cores(settings.threads),
+        listen_to_signals(hooks.stop),
+        name_full_memory("a training step", configuration.memory.training_bytes),
+    ):
         run_training(state, loader, settings, compute, hooks)
     job.progress.finish()
     with AveragedWeights(state) as network:

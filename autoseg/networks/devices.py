@@ -60,10 +60,20 @@ def choose_device(name: str = "auto") -> DeviceName:
     return name  # type: ignore[return-value]
 
 
-def prepare_threads(threads: int) -> None:
-    """Uses `threads` cores, and treats denormal numbers as zero: they appear as weights decay and slow a CPU down many times."""
-    torch.set_num_threads(threads)
+@contextmanager
+def use_cores(count: int) -> Iterator[None]:
+    """Inside, torch uses `count` cores and takes denormal numbers as zero: they appear as weights decay and slow a CPU down many times.
+
+    Both are settings of the whole process, so they are put back for the caller's own work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 @contextmanager
