@@ -317,11 +317,8 @@ def _run(job: Job, settings: TrainingSettings) -> None:
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()
-    with (
-        use_cores(settings.threads),
-        listen_to_signals(hooks.stop),
-        name_full_memory("a training step", configuration.memory.training_bytes),
-    ):
+    torch.set_num_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
+    with listen_to_signals(hooks.stop), name_full_memory("a training step", configuration.memory.training_bytes):
         run_training(state, loader, settings, compute, hooks)
     job.progress.finish()
     with AveragedWeights(state) as network:
