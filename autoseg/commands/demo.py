@@ -94,7 +94,7 @@ def _draw_image(generator: np.random.Generator, label: np.ndarray) -> np.ndarray
     values = np.array([0.5, 0.9, 0.75]) + generator.normal(0, 0.03, 3)
     image = ndimage.gaussian_filter(values[label], 0.6)
     texture = ndimage.gaussian_filter(generator.normal(size=label.shape), 2)
-    image += 0.08 * texture / texture.std()
+    image += 0.05 * texture / texture.std()
     bias = ndimage.gaussian_filter(generator.normal(size=label.shape), 12)
     image *= 1 + 0.15 * bias / np.abs(bias).max()
     image += generator.normal(0, 0.05, label.shape)
