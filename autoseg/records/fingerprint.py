@@ -24,6 +24,7 @@ class ChannelIntensities(Record, frozen=True, kw_only=True):
 class ClassObjects(Record, frozen=True, kw_only=True):
     """One class in one case: its volume, and its objects (connected components, face or corner neighbours).
 
+    `centre` is the mean position of its voxels as a share of the scan's edges (0 … 1 per axis, canonical order; empty where there are none).
     `volume` in mm³ (mm² or pixels in 2D); `object_volumes` and `object_extents` are the minimum, lower quartile, median, upper quartile
     and maximum over objects, of the volume and of the longest edge of the bounding box (mm).
     """
@@ -34,6 +35,7 @@ class ClassObjects(Record, frozen=True, kw_only=True):
     objects: int
     object_volumes: tuple[float, ...]
     object_extents: tuple[float, ...]
+    centre: tuple[float, ...] = ()
 
 
 class CaseFingerprint(Record, frozen=True, kw_only=True):
@@ -49,7 +51,30 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     classes: tuple[ClassObjects, ...]
 
 
+class PooledIntensities(Record, frozen=True, kw_only=True):
+    """Foreground values of one channel over all cases, every case weighted alike: `low` and `high` are the quantiles .005 and .995."""
+
+    mean: float
+    median: float
+    std: float
+    minimum: float
+    maximum: float
+    low: float
+    high: float
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """What a fingerprint by nnU-Net says of the whole data set, where ours would hold it case by case.
+
+    `kept` is the median share of a scan's voxels that cropping leaves.
+    """
+
+    kept: float
+    channels: tuple[PooledIntensities, ...]
+
+
 class Fingerprint(SavedRecord, frozen=True, kw_only=True):
-    """The case records, sorted by case."""
+    """The case records, sorted by case. `summary` is there only where the fingerprint was taken over from nnU-Net."""
 
     cases: tuple[CaseFingerprint, ...]
+    summary: Summary | None = None

@@ -6,7 +6,7 @@ from autoseg.records.base import Record, SavedRecord, digest_of
 from autoseg.records.dataset import Dataset
 from autoseg.records.machine import Machine
 
-ConfigurationName = Literal["2d", "3d_fullres"]
+ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade"]
 
 
 class Normalization(Record, frozen=True, kw_only=True):
@@ -25,13 +25,18 @@ class Normalization(Record, frozen=True, kw_only=True):
 
 
 class NetworkSpec(Record, frozen=True, kw_only=True):
-    """A U-Net in numbers: one entry per stage, `strides` at the entry of the stage (the first all ones)."""
+    """A U-Net in numbers: one entry per stage, `strides` at the entry of the stage (the first all ones).
 
-    kind: Literal["plain"]
+    The encoder of kind `plain` has `convolutions` per stage; that of kind `residual_encoder` one convolution as its stem and then `blocks`
+    per stage, each of two convolutions and a shortcut (He 2016, arXiv 1512.03385). The other of the two fields is empty.
+    """
+
+    kind: Literal["plain", "residual_encoder"]
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     features: tuple[int, ...]
-    convolutions: tuple[int, ...]
+    convolutions: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
     decoder_convolutions: tuple[int, ...]
 
 
@@ -90,20 +95,27 @@ class AugmentationSpec(Record, frozen=True, kw_only=True):
 
 
 class MemoryEstimate(Record, frozen=True, kw_only=True):
-    """Peak bytes that training and prediction are expected to need."""
+    """Peak bytes that training and prediction are expected to need, and those of the prepared scans on the disk, before compression."""
 
     training_bytes: int
     prediction_bytes: int
+    prepared_bytes: int = 0
 
 
 class Configuration(Record, frozen=True, kw_only=True):
-    """One way to train: all its numbers. Shapes in voxels, spacing in mm, array order after the plan's `axes`; 2 entries in 2D."""
+    """One way to train: all its numbers. Shapes in voxels, spacing in mm, array order after the plan's `axes`; 2 entries in 2D.
+
+    `median_shape` is the median over scans at `spacing`, so it may end in .5. A step adds up the gradients of `accumulation` batches.
+    `previous` names the configuration whose masks are an input as well (second stage of a cascade). `seconds_per_step` is what the planner
+    expects (0: not known). `user_set` lists the fields that the user has changed.
+    """
 
     name: ConfigurationName
     spacing: tuple[float, ...]
-    median_shape: tuple[int, ...]
+    median_shape: tuple[float, ...]
     patch_size: tuple[int, ...]
     batch_size: int
+    accumulation: int = 1
     steps_per_epoch: int
     normalization: tuple[Normalization, ...]
     network: NetworkSpec
@@ -113,7 +125,9 @@ class Configuration(Record, frozen=True, kw_only=True):
     schedule: ScheduleSpec
     augmentation: AugmentationSpec
     mirror_axes: tuple[int, ...]
+    previous: ConfigurationName | None = None
     memory: MemoryEstimate
+    seconds_per_step: float = 0.0
     reasons: dict[str, str]
     user_set: tuple[str, ...] = ()
 

@@ -9,25 +9,35 @@ from autoseg.records.plan import AugmentationSpec
 class Profile(SavedRecord, frozen=True, kw_only=True):
     """Numbers of the planning rules; sources are cited where they are used (autoseg/planning).
 
-    `budget` says what limits patch and batch: a GPU's memory by reference element counts, or a CPU's operations in the minutes given.
-    `encoder_convolutions` are per stage, the last for all deeper ones.
-    `reference_elements` and `reference_batch` are (2D, 3D) pairs at `reference_memory` bytes; `maximum_features` is a (2D, 3D) pair.
+    `budget` says what limits patch and batch: `elements`, nnU-Net's count of feature-map elements against a reference GPU; `memory`, the
+    bytes of a training step (planning/memory.py); `operations`, what a CPU computes in the minutes given.
+    `encoder_convolutions` (kind `plain`) or `encoder_blocks` (kind `residual_encoder`) are per stage, the last for all deeper ones.
+    `reference_elements` and `reference_batch` are (2D, 3D) pairs at `reference_memory` bytes; `maximum_features` is a (2D, 3D) pair;
+    `fitted_batch` is the batch (2D, 3D) at which a patch has to fit. `low_resolution_share`: a patch that shows less of a median scan asks
+    for a low-resolution stage (0: never). `batch_dice` sums over the batch before Dice is computed, in `cascades` only where there is a
+    low-resolution stage. `evidence` lets intensities and positions speak beside the names of channels and classes.
     """
 
     name: str
     description: str
-    budget: Literal["memory", "operations"]
+    budget: Literal["elements", "memory", "operations"]
     orientation: Literal["LPS", "stored"] = "LPS"
+    network: Literal["plain", "residual_encoder"] = "plain"
     base_features: int
     maximum_features: tuple[int, int]
-    encoder_convolutions: tuple[int, ...]
+    encoder_convolutions: tuple[int, ...] = ()
+    encoder_blocks: tuple[int, ...] = ()
     decoder_convolutions: int
     reference_elements: tuple[float, float] = (85e6, 560e6)
     reference_memory: int = 8 * 10**9
     reference_batch: tuple[int, int] = (12, 2)
+    fitted_batch: tuple[int, int] = (2, 2)
     minimum_batch: int = 2
-    maximum_batch: int = 512
+    maximum_batch: int = 0
     dataset_share: float = 0.05
+    low_resolution_share: float = 0.25
+    batch_dice: Literal["always", "cascades"] = "always"
+    evidence: bool = True
     steps: int = 0
     coarsest_object: int = 0
     optimizer: Literal["adamw", "sgd"]
@@ -40,5 +50,5 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     steps_per_epoch: int
     minutes: float = 0.0
     gradient_clip: float
-    mirror: bool
+    mirror: Literal["all", "evidence", "none"]
     augmentation: AugmentationSpec
