@@ -1,89 +1,33 @@
 """`autoseg train`: one fold (or each in turn) becomes a model with its score."""
 
-import math
-import threading
-import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
+from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_sampler
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
+from autoseg.commands.settle import settle
 from autoseg.errors import CasesFailed, InputError
-from autoseg.evaluation.overlap import count_joint, score_case
-from autoseg.evaluation.summary import summarise
 from autoseg.inference.predictor import load_predictor
-from autoseg.inference.sliding_window import predict_logits
-from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record, write_bytes
+from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores
-from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
-from autoseg.io.store import Store
+from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
 from autoseg.networks.devices import Compute, choose_device, name_full_memory, use_cores
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
-from autoseg.records.dataset import Dataset
-from autoseg.records.plan import Configuration, Plan
-from autoseg.records.prepared import PreparedCase
-from autoseg.records.splits import Fold
+from autoseg.records.plan import Configuration
 from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStatus
-from autoseg.report.curves import Curve, draw_curves
-from autoseg.training.checkpoints import TrainingState, restore_checkpoint, save_checkpoint
+from autoseg.training.checkpoints import restore_checkpoint
 from autoseg.training.loader import Loader
-from autoseg.training.log import format_log, read_log
-from autoseg.training.precision import time_candidates, time_steps
-from autoseg.training.sampling import Sampler
-from autoseg.training.schedule import fit_steps
+from autoseg.training.log import read_log
 from autoseg.training.signals import listen_to_signals
-from autoseg.training.trainer import AveragedWeights, EpochRow, start_state
+from autoseg.training.trainer import AveragedWeights, start_state
 from autoseg.training.trainer import train as run_training
-
-VALIDATION_CASES = 3  # followed during the training; all are scored at its end
-VALIDATIONS = 10
-VALIDATION_SHARE = 0.05  # of the time that validations on the way may take
-EPOCHS_SHOWN = 20  # rows that even a short training has in its log
-CURVES_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How long and on what to train; the plan decides what is not given."""
-
-    minutes: float | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
-    overwrite: bool = False
-    workers: int | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fold to train: everything that its steps need."""
-
-    run: RunFolder
-    plan: Plan
-    dataset: Dataset
-    configuration: Configuration
-    number: int
-    fold: Fold
-    folder: FoldFolder
-    store: Store
-    options: TrainOptions
-    progress: Progress
-
-    @property
-    def channels(self) -> int:
-        return len(self.dataset.channels)
-
-    @property
-    def classes(self) -> int:
-        return len(self.dataset.classes) + 1
 
 
 def train(
@@ -101,6 +45,7 @@ def train(
     folder = RunFolder(Path(run))
     plan, dataset, splits = folder.load_plan(), folder.load_dataset(), folder.load_splits()
     chosen = choose_configuration(plan, configuration)
+    _refuse_untrainable(chosen)
     numbers = _list_folds(fold, len(splits.folds))
     device = choose_device(options.device)
     store = prepare(folder.path, chosen.name, options.workers, progress)
@@ -109,6 +54,15 @@ def train(
         job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
         with use_cores(count_cores()), name_full_disk(folder.path), fold_folder.lock():
             _train_fold(job, Compute(device))
+
+
+def _refuse_untrainable(configuration: Configuration) -> None:
+    if configuration.previous is not None:
+        raise InputError(
+            f"{configuration.name} is planned, but this version cannot train the second stage of a cascade yet.",
+            f"It would refine the masks of {configuration.previous}.",
+            todo=f"Train --configuration {configuration.previous} or 3d_fullres.",
+        )
 
 
 def _list_folds(fold: int | str, count: int) -> list[int]:
@@ -138,173 +92,16 @@ def _train_fold(job: Job, compute: Compute) -> None:
         )
         return
     if not job.folder.is_finished():
-        settings = _settle(job, compute)
-        _run(job, settings)
+        settings = settle(job, compute)
+        _run(replace(job, configuration=settings.configuration), settings)
     _validate_whole(job)
-
-
-def _settle(job: Job, compute: Compute) -> TrainingSettings:
-    """The settings of a training that was begun, or new ones: precision and number of steps are measured once and then kept."""
-    if job.folder.settings.is_file():
-        settings = load_record(TrainingSettings, job.folder.settings)
-        _refuse_other_settings(job, settings)
-        return settings
-    sampler = _make_sampler(job, job.options.seed)
-    timed = time_candidates(job.configuration, job.channels, job.classes, Loader(job.store, sampler, compute), job.options.precision)
-    if not timed:
-        raise InputError(f"Precision {job.options.precision} is not possible on {compute.device}.")
-    fastest = next(iter(timed))
-    job.progress.say(_describe_candidates(timed), event="precision", precision=fastest.precision, channels_last=fastest.channels_last)
-    seconds = time_steps(job.configuration, job.channels, job.classes, Loader(job.store, sampler, fastest))
-    steps, validations = _fit_length(job, fastest, seconds)
-    settings = TrainingSettings(
-        fold=job.number,
-        configuration=job.configuration,
-        configuration_digest=digest_of(job.configuration),
-        steps=steps,
-        steps_per_epoch=max(1, min(job.configuration.steps_per_epoch, math.ceil(steps / EPOCHS_SHOWN))),
-        validations=validations,
-        seed=job.options.seed,
-        device=fastest.device,
-        precision=fastest.precision,
-        channels_last=fastest.channels_last,
-        threads=torch.get_num_threads(),
-        seconds_per_step=seconds,
-        training_digest=digest_of([job.fold, job.dataset.classes, job.dataset.channels]),
-    )
-    save_record(job.folder.settings, settings)
-    return settings
-
-
-def _refuse_other_settings(job: Job, settings: TrainingSettings) -> None:
-    if settings.configuration_digest != digest_of(job.configuration):
-        raise InputError(
-            f"{job.folder.path} was begun with another plan.", todo="--overwrite trains it anew (the old fold is kept beside it)."
-        )
-    if settings.training_digest != digest_of([job.fold, job.dataset.classes, job.dataset.channels]):
-        raise InputError(
-            f"{job.folder.path} was begun with other cases, classes or channels.",
-            todo="--overwrite trains it anew (the old fold is kept beside it).",
-        )
-    asked = job.options.steps
-    if asked is not None and asked != settings.steps:
-        job.progress.warn(f"The training was begun with {settings.steps} steps and goes on with them, not with {asked}.")
-
-
-def _describe_candidates(timed: dict[Compute, float]) -> str:
-    names = {c: f"{c.precision}{' channels-last' if c.channels_last else ''}" for c in timed}
-    fastest, *others = timed
-    text = f"{fastest.device}, {torch.get_num_threads()} threads, {names[fastest]}: {timed[fastest]:.3f} s a step"
-    return text + "".join(f"; {names[other]} {timed[other]:.3f} s" for other in others)
-
-
-def _make_sampler(job: Job, seed: int) -> Sampler:
-    return Sampler(tuple(job.store.load(case) for case in job.fold.training), job.configuration, seed)
-
-
-def _fit_length(job: Job, compute: Compute, seconds: float) -> tuple[int, int]:
-    """Number of steps, and of validations on the way, from what was asked or planned."""
-    options, schedule = job.options, job.configuration.schedule
-    cases = _load_followed_cases(job)
-    if options.steps is not None:
-        return options.steps, min(VALIDATIONS, options.steps) if cases else 0
-    if options.minutes is None and (options.epochs is not None or not schedule.minutes):
-        return (options.epochs or schedule.epochs) * job.configuration.steps_per_epoch, VALIDATIONS if cases else 0
-    minutes = options.minutes if options.minutes is not None else schedule.minutes
-    state = start_state(job.configuration, job.channels, job.classes, job.options.seed, compute)
-    start = time.monotonic()
-    validate_cases(state.network, cases, job, compute)
-    each = time.monotonic() - start
-    count = min(VALIDATIONS, max(1, int(VALIDATION_SHARE * minutes * 60 / max(each, 1e-3)))) if cases else 0
-    return fit_steps(minutes, seconds, count * each), count
-
-
-def _load_followed_cases(job: Job) -> list[PreparedCase]:
-    """A few validation cases, evenly taken from the sorted list."""
-    names = job.fold.validation
-    count = min(VALIDATION_CASES, len(names))
-    return [job.store.load(names[index * len(names) // count]) for index in range(count)]
-
-
-def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> dict[str, float | None]:
-    """Dice by class of whole prepared cases, on the network's own grid."""
-    rows = []
-    for case in cases:
-        box = tuple((0, size) for size in case.geometry.prepared_shape)
-        logits = predict_logits(network, job.store.read_image(case.case, box), case.background, job.configuration, compute, mirror=False)
-        joint = count_joint(logits.argmax(dim=0).numpy(), job.store.read_label(case.case, box), job.classes - 1)
-        rows += score_case(case.case, joint, job.dataset.classes, None)
-    scores = summarise(rows, job.dataset.classes)
-    return {name: intervals["dice"].mean for name, intervals in scores.classes.items()}
-
-
-@dataclass
-class FoldHooks:
-    """What the training loop asks of the command: validation, files, the display, and whether to stop."""
-
-    job: Job
-    settings: TrainingSettings
-    compute: Compute
-    cases: list[PreparedCase]
-    rows: list[EpochRow] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-    drawn: float = 0.0
-
-    def validate(self, network: torch.nn.Module) -> dict[str, float | None]:
-        return validate_cases(network, self.cases, self.job, self.compute)
-
-    def finish_step(self, state: TrainingState, loss: float) -> None:
-        self.job.progress.advance(f"step {state.step}, loss {loss:.3f}")
-
-    def finish_epoch(self, row: EpochRow) -> None:
-        self.rows.append(row)
-        defined = [value for value in row.validation.values() if value is not None]
-        score = f", validation Dice {sum(defined) / len(defined):.3f}" if defined else ""
-        self.job.progress.detail(f"epoch {row.epoch}: step {row.step}, loss {row.loss:.4f}{score}, {row.seconds:.0f} s")
-        write_bytes(self.job.folder.log, format_log(self.rows, [label.name for label in self.job.dataset.classes]).encode())
-        self.write_status("training", row.step, row.seconds, row.loss)
-        if time.monotonic() - self.drawn > CURVES_SECONDS or row.step == self.settings.steps:
-            self.draw()
-            self.drawn = time.monotonic()
-
-    def draw(self) -> None:
-        names = [label.name for label in self.job.dataset.classes]
-        loss = [(row.step, row.loss) for row in self.rows]
-        rate = [(row.step, row.learning_rate) for row in self.rows]
-        scores = [[(row.step, row.validation[n]) for row in self.rows if row.validation.get(n) is not None] for n in names]
-        curves = [Curve(n, [s for s, _ in points], [float(v or 0) for _, v in points]) for n, points in zip(names, scores) if points]
-        title = f"{self.job.configuration.name}, fold {self.job.number}"
-        picture = draw_curves(Curve("loss", *_columns(loss)), Curve("rate", *_columns(rate)), curves, title)
-        write_bytes(self.job.folder.curves, picture)
-
-    def write_status(self, state: str, step: int, seconds: float, loss: float | None = None) -> None:
-        status = TrainingStatus(
-            state=state,  # type: ignore[arg-type]
-            step=step,
-            steps=self.settings.steps,
-            seconds=seconds,
-            loss=loss if loss is not None and math.isfinite(loss) else None,
-        )
-        save_record(self.job.folder.status, status)
-
-    def save(self, state: TrainingState) -> None:
-        save_checkpoint(self.job.folder.checkpoints, state, digest_of(self.settings))
-        if self.stop.is_set():
-            self.write_status("interrupted", state.step, state.seconds)
-
-    def should_stop(self) -> bool:
-        return self.stop.is_set()
-
-
-def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]:
-    return [float(x) for x, _ in points], [float(y) for _, y in points]
 
 
 def _run(job: Job, settings: TrainingSettings) -> None:
     compute = Compute(settings.device, settings.precision, settings.channels_last)
     configuration = settings.configuration
     state = start_state(configuration, job.channels, job.classes, settings.seed, compute)
-    hooks = FoldHooks(job, settings, compute, _load_followed_cases(job) if settings.validations else [])
+    hooks = FoldHooks(job, settings, compute, load_followed_cases(job) if settings.validations else [])
     if restore_checkpoint(job.folder.checkpoints, state, digest_of(settings)):
         hooks.rows = read_log(job.folder.log, [label.name for label in job.dataset.classes], state.step)
         job.progress.say(f"Going on with fold {job.number} after step {state.step} of {settings.steps}.", event="resume", step=state.step)
@@ -313,7 +110,7 @@ def _run(job: Job, settings: TrainingSettings) -> None:
         if not job.fold.validation:
             job.progress.warn("There is one case only: it trains a model, but nothing is left to say how good it is.")
     hooks.write_status("training", state.step, state.seconds)
-    loader = Loader(job.store, _make_sampler(job, settings.seed), compute)
+    loader = Loader(job.store, make_sampler(job, settings.seed), compute)
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()

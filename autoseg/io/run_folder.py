@@ -100,6 +100,7 @@ class RunFolder:
     machine = property(lambda self: self.path / "machine.json")
     plan = property(lambda self: self.path / "plan.json")
     splits = property(lambda self: self.path / "splits.json")
+    nnunet_plan = property(lambda self: self.path / "nnUNetPlans.json")
 
     def require_plan(self) -> None:
         """Raises InputError where the folder is no run."""

@@ -1,4 +1,4 @@
-"""Convolution, instance normalisation, leaky ReLU: the block that every U-Net here is made of."""
+"""Convolution, instance normalisation, leaky ReLU: the blocks, plain and residual, that every U-Net here is made of."""
 
 from typing import Any
 
@@ -11,20 +11,53 @@ SLOPE = 0.01
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+AVERAGE_POOLS: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (sample, channel, …) normalised, scaled and shifted, and the mean and inverse deviation (sample, channel) of x."""
+    samples, channels = x.shape[:2]
+    return torch.native_group_norm(x, weight, bias, samples, channels, x[0, 0].numel(), channels, EPSILON)
+
+
+def _differentiate(gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, scale and shift from that of the normalised output: written out with two sums per channel."""
+    voxels = x[0, 0].numel()
+    spatial = tuple(range(2, x.ndim))
+    total = gradient.sum(spatial)  # (sample, channel)
+    weighted = (gradient * x).sum(spatial)
+    scale_gradient = (weighted - mean * total) * rstd
+    factor = rstd * weight
+    slope = -factor * scale_gradient * rstd / voxels
+    shift = -factor * total / voxels - slope * mean
+    view = (*x.shape[:2], *(1 for _ in spatial))
+    x_gradient = torch.addcmul(shift.view(view), x, slope.view(view)).addcmul_(gradient, factor.view(view))
+    return x_gradient, scale_gradient.sum(0), total.sum(0)
+
+
+class FusedNorm(torch.autograd.Function):
+    """Instance normalisation with scale and shift (Ulyanov 2016, arXiv 1607.08022), faster on CPUs than the library's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y, mean, rstd = _normalise(x, weight, bias)
+        ctx.save_for_backward(x, mean, rstd, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _differentiate(gradients[0], *ctx.saved_tensors)
 
 
 class FusedNormActivation(torch.autograd.Function):
     """Instance normalisation with scale and shift, then leaky ReLU, as one operation that keeps one copy of its input and output.
 
-    The gradient is that of instance normalisation (Ulyanov 2016, arXiv 1607.08022) written out with two sums per channel. On CPUs it is
-    faster than the two library operations one after the other and needs less memory.
+    On CPUs it is faster than the two library operations one after the other and needs less memory.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        samples, channels = x.shape[:2]
-        voxels = x[0, 0].numel()
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, samples, channels, voxels, channels, EPSILON)
+        y, mean, rstd = _normalise(x, weight, bias)
         F.leaky_relu_(y, SLOPE)
         ctx.save_for_backward(x, y, mean, rstd, weight)
         return y
@@ -32,22 +65,12 @@ class FusedNormActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, y, mean, rstd, weight = ctx.saved_tensors
-        voxels = x[0, 0].numel()
-        spatial = tuple(range(2, x.ndim))
         gradient = torch.ops.aten.leaky_relu_backward(gradients[0], y, SLOPE, True)
-        total = gradient.sum(spatial)  # (sample, channel)
-        weighted = (gradient * x).sum(spatial)
-        scale_gradient = (weighted - mean * total) * rstd
-        factor = rstd * weight
-        slope = -factor * scale_gradient * rstd / voxels
-        shift = -factor * total / voxels - slope * mean
-        view = (*x.shape[:2], *(1 for _ in spatial))
-        x_gradient = torch.addcmul(shift.view(view), x, slope.view(view)).addcmul_(gradient, factor.view(view))
-        return x_gradient, scale_gradient.sum(0), total.sum(0)
+        return _differentiate(gradient, x, mean, rstd, weight)
 
 
-class NormActivation(nn.Module):
-    """Instance normalisation (affine) and leaky ReLU 0.01; the fused form where it is faster: float32 on a CPU."""
+class Norm(nn.Module):
+    """Instance normalisation (affine); the fused form where it is faster: float32 on a CPU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -57,23 +80,63 @@ class NormActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (sample, channel, …), same shape out."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
+            return FusedNorm.apply(x, self.weight, self.bias)
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
+
+
+class NormActivation(Norm):
+    """Instance normalisation (affine) and leaky ReLU 0.01, fused likewise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (sample, channel, …), same shape out."""
+        if x.device.type == "cpu" and x.dtype == torch.float32:
             return FusedNormActivation.apply(x, self.weight, self.bias)
         return F.leaky_relu(F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON), SLOPE, inplace=True)
 
 
+def make_convolution(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Module:
+    """A convolution of odd kernel that keeps the size up to its stride; no bias, as the norm behind it has one."""
+    padding = tuple(edge // 2 for edge in kernel)
+    return CONVOLUTIONS[len(kernel)](inputs, outputs, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
+
+
 class ConvolutionBlock(nn.Sequential):
-    """One convolution of odd kernel that keeps the size up to its stride, then NormActivation; no bias, the norm has one."""
+    """One convolution, then NormActivation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
-        padding = tuple(edge // 2 for edge in kernel)
-        convolution = CONVOLUTIONS[len(kernel)](inputs, outputs, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
-        super().__init__(convolution, NormActivation(outputs))
+        super().__init__(make_convolution(inputs, outputs, kernel, stride), NormActivation(outputs))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut (He 2016, arXiv 1512.03385), which pools by averages (ResNet-D, He 2019, arXiv 1812.01187).
+
+    The last norm starts with scale 0, so that a block starts as its shortcut (Goyal 2017, arXiv 1706.02677).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        super().__init__()
+        ones = (1,) * len(kernel)
+        self.first = ConvolutionBlock(inputs, outputs, kernel, stride)
+        self.second = make_convolution(outputs, outputs, kernel, ones)
+        self.norm = Norm(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != ones:
+            self.shortcut.append(AVERAGE_POOLS[len(kernel)](stride, ceil_mode=True))  # type: ignore[arg-type]
+        if inputs != outputs:
+            self.shortcut.append(make_convolution(inputs, outputs, ones, ones))
+            self.shortcut.append(Norm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (sample, inputs, …) → (sample, outputs, …), sizes divided by the stride and rounded up."""
+        return F.leaky_relu(self.norm(self.second(self.first(x))) + self.shortcut(x), SLOPE, inplace=True)
 
 
 def initialise(module: nn.Module) -> None:
-    """Kaiming normal weights for leaky ReLU (He 2015, arXiv 1502.01852), zero biases."""
+    """Kaiming normal weights for leaky ReLU (He 2015, arXiv 1502.01852), zero biases, and residual blocks that start as their shortcut."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
             nn.init.kaiming_normal_(part.weight, a=SLOPE)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+        elif isinstance(part, ResidualBlock):
+            nn.init.zeros_(part.norm.weight)

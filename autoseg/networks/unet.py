@@ -3,19 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock
+from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock, ResidualBlock
 from autoseg.records.plan import NetworkSpec
 
 
 class UNet(nn.Module):
-    """Strided convolutions down, transposed convolutions up, skips by concatenation."""
+    """Strided convolutions or residual blocks down, transposed convolutions up, skips by concatenation."""
 
     def __init__(self, spec: NetworkSpec, channels: int, classes: int) -> None:
         super().__init__()
         self.encoder = nn.ModuleList()
         inputs = channels
         for stage, outputs in enumerate(spec.features):
-            self.encoder.append(_make_stage(inputs, outputs, spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage]))
+            self.encoder.append(ENCODERS[spec.kind](spec, stage, inputs))
             inputs = outputs
         self.up, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         dimension = len(spec.strides[0])
@@ -49,3 +49,23 @@ def _make_stage(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tupl
     blocks = [ConvolutionBlock(inputs, outputs, kernel, stride)]
     blocks += [ConvolutionBlock(outputs, outputs, kernel, (1,) * len(kernel)) for _ in range(convolutions - 1)]
     return nn.Sequential(*blocks)
+
+
+def _make_plain_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
+    return _make_stage(inputs, spec.features[stage], spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage])
+
+
+def _make_residual_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
+    """Residual blocks, the first with the stage's stride; at the entry of the network one convolution, which leaves the size as it is."""
+    kernel, outputs = spec.kernel_sizes[stage], spec.features[stage]
+    ones = (1,) * len(kernel)
+    parts: list[nn.Module] = []
+    if stage == 0:
+        parts.append(ConvolutionBlock(inputs, outputs, kernel, ones))
+        inputs = outputs
+    parts.append(ResidualBlock(inputs, outputs, kernel, spec.strides[stage]))
+    parts += [ResidualBlock(outputs, outputs, kernel, ones) for _ in range(spec.blocks[stage] - 1)]
+    return nn.Sequential(*parts)
+
+
+ENCODERS = {"plain": _make_plain_stage, "residual_encoder": _make_residual_stage}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from autoseg.networks.devices import Compute, DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 from autoseg.training.loader import Batch, Loader
-from autoseg.training.trainer import start_state, take_step
+from autoseg.training.trainer import group_batches, start_state, take_step
 
 CANDIDATES: dict[DeviceName, tuple[tuple[PrecisionName, bool], ...]] = {
     "cpu": (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)),
@@ -48,7 +48,7 @@ def _make_step(configuration: Configuration, channels: int, classes: int, batch:
 
     def step() -> float:
         begun = time.perf_counter()
-        take_step(state, placed, configuration, compute)
+        take_step(state, [placed] * configuration.accumulation, configuration, compute)
         return time.perf_counter() - begun
 
     step()
@@ -60,8 +60,8 @@ def time_steps(configuration: Configuration, channels: int, classes: int, loader
     state = start_state(configuration, channels, classes, 0, loader.compute)
     seconds = []
     start = time.perf_counter()
-    for batch in loader.iterate(0, FINAL_STEPS + 1):
-        take_step(state, batch, configuration, loader.compute)
+    for batches in group_batches(loader, configuration.accumulation, 0, FINAL_STEPS + 1):
+        take_step(state, batches, configuration, loader.compute)
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
     return statistics.median(seconds[1:])

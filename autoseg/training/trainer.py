@@ -1,8 +1,9 @@
 """The loop: one step after the other, and what happens between them."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,20 +70,26 @@ def start_state(configuration: Configuration, channels: int, classes: int, seed:
     return TrainingState(network, build_optimizer(network, configuration.optimizer), average)
 
 
-def take_step(state: TrainingState, batch: Batch, configuration: Configuration, compute: Compute) -> float:
-    """One forward and backward pass and one update; returns the loss. A loss that is not finite changes nothing."""
+def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Configuration, compute: Compute) -> float:
+    """Forward and backward pass of every batch, their mean gradient as one update; returns the mean loss.
+
+    A loss that is not finite changes nothing.
+    """
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
-    with compute.autocast():
-        logits = state.network(batch.images)
-    loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        return value
-    loss.backward()
+    total = 0.0
+    for batch in batches:
+        with compute.autocast():
+            logits = state.network(batch.images)
+        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice) / len(batches)
+        value = float(loss.detach())
+        total += value
+        if not math.isfinite(value):
+            return value
+        loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), configuration.optimizer.gradient_clip)
     state.optimizer.step()
-    return value
+    return total
 
 
 def update_average(state: TrainingState, spec: ScheduleSpec, steps: int) -> None:
@@ -128,12 +135,12 @@ def train(state: TrainingState, loader: Loader, settings: TrainingSettings, comp
     bad = 0
     saved = time.monotonic()
     clock = time.monotonic() - state.seconds
-    for batch in loader.iterate(state.step, settings.steps):
+    for batches in group_batches(loader, configuration.accumulation, state.step, settings.steps):
         rate = configuration.optimizer.learning_rate * compute_rate_factor(configuration.schedule, state.step, settings.steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss = take_step(state, batch, configuration, compute)
-        bad = _count_bad(loss, bad, state.step, batch.cases)
+        loss = take_step(state, batches, configuration, compute)
+        bad = _count_bad(loss, bad, state.step, tuple(case for batch in batches for case in batch.cases))
         update_average(state, configuration.schedule, settings.steps)
         state.step += 1
         state.seconds = time.monotonic() - clock
@@ -156,6 +163,13 @@ def train(state: TrainingState, loader: Loader, settings: TrainingSettings, comp
             hooks.save(state)
             saved = time.monotonic()
     hooks.save(state)
+
+
+def group_batches(loader: Loader, accumulation: int, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
+    """The batches of steps first … last - 1, `accumulation` at a time."""
+    batches = loader.iterate(first * accumulation, last * accumulation)
+    while group := tuple(itertools.islice(batches, accumulation)):
+        yield group
 
 
 def _validate(state: TrainingState, validate: Callable[[torch.nn.Module], dict[str, float | None]]) -> dict[str, float | None]:

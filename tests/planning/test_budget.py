@@ -8,9 +8,11 @@ from autoseg.planning.budget import (
     MEMORY_SHARE,
     Task,
     build_network_spec,
+    fit_to_elements,
     fit_to_memory,
     fit_to_operations,
-    measure_smallest_object,
+    measure_objects_by_class,
+    search_low_resolution,
     with_dimension,
 )
 from autoseg.planning.cost import (
@@ -38,7 +40,8 @@ CPU = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=150e9,
 
 
 def make_task(profile, machine, spacing=(1.0, 1.0, 1.0), shape=(138, 169, 138), **changes):
-    values = {"channels": 1, "classes": 4, "dataset_voxels": 1.5e9, "smallest_object": 40.0, "minutes": 30.0} | changes
+    values = {"channels": 1, "classes": 4, "labels": 4, "cases": 484, "dataset_voxels": 1.5e9, "minutes": 30.0}
+    values |= {"smallest_object": 40.0, "largest_object": float("inf")} | changes
     return Task(spacing=spacing, median_shape=shape, profile=read_profile(profile), machine=machine, **values)
 
 
@@ -101,21 +104,23 @@ def test_widths_double_up_to_the_limit_of_the_dimension():
     assert (deep.convolutions, deep.decoder_convolutions) == ((2,) * 6, (2,) * 5)
 
 
-def test_more_memory_never_means_a_smaller_patch_or_batch_of_it():
-    fits = [fit_to_memory(make_task("autoseg", Machine(device="cuda", name="", memory=gb * 10**9, cores=8))) for gb in (4, 8, 24, 40)]
+@pytest.mark.parametrize(("fit", "profile"), [(fit_to_elements, "nnunet"), (fit_to_memory, "autoseg")])
+def test_more_memory_never_means_a_smaller_patch_or_batch_of_it(fit, profile):
+    machines = [Machine(device="cuda", name="", memory=gb * 10**9, cores=8) for gb in (4, 8, 24, 40)]
+    fits = [fit(make_task(profile, machine, memory=machine.memory)) for machine in machines]
     voxels = [fit.patch_size[0] * fit.patch_size[1] * fit.patch_size[2] * fit.batch_size for fit in fits]
     assert voxels == sorted(voxels)
     assert voxels[0] < voxels[-1]
 
 
 def test_a_2d_patch_may_grow_until_the_batch_is_the_smallest():
-    fit = fit_to_memory(make_task("autoseg", GPU, spacing=(1.0, 1.0), shape=(1024, 1024), classes=3))
+    fit = fit_to_elements(make_task("nnunet", GPU, spacing=(1.0, 1.0), shape=(1024, 1024), classes=3))
     assert (fit.patch_size, fit.batch_size) == ((1024, 1024), 3)  # the reference batch of 12 would not fit
 
 
 def test_few_scans_limit_the_batch_to_5_percent_of_all_voxels():
-    many = fit_to_memory(make_task("autoseg", GPU, shape=(36, 50, 35), dataset_voxels=1e9))
-    few = fit_to_memory(make_task("autoseg", GPU, shape=(36, 50, 35), dataset_voxels=36 * 50 * 35 * 100))
+    many = fit_to_elements(make_task("nnunet", GPU, shape=(36, 50, 35), dataset_voxels=1e9))
+    few = fit_to_elements(make_task("nnunet", GPU, shape=(36, 50, 35), dataset_voxels=36 * 50 * 35 * 100))
     assert few.batch_size == round(36 * 50 * 35 * 100 * 0.05 / (40 * 56 * 40))
     assert few.batch_size < many.batch_size
     assert "5%" in few.reasons["batch_size"]
@@ -123,7 +128,7 @@ def test_few_scans_limit_the_batch_to_5_percent_of_all_voxels():
 
 
 def test_the_batch_is_never_below_the_minimum():
-    assert fit_to_memory(make_task("autoseg", GPU, dataset_voxels=1.0)).batch_size == 2
+    assert fit_to_elements(make_task("nnunet", GPU, dataset_voxels=1.0)).batch_size == 2
 
 
 @pytest.mark.parametrize("minutes", [5.0, 30.0, 240.0])
@@ -164,14 +169,74 @@ def test_coarsening_starts_with_the_axes_more_than_twice_as_fine():
     assert 1 < fit.spacing[1] == fit.spacing[2]
 
 
-def test_the_smallest_object_is_the_median_of_the_class_of_shortest_objects(describe):
+def test_objects_are_measured_class_by_class(describe):
     _, long = describe([(3, (1.0, 1.0, 1.0), (9, 9, 9))], classes=("liver",), extent=200.0)
     _, short = describe([(2, (1.0, 1.0, 1.0), (9, 9, 9))], classes=("tumour",), extent=12.0)
     _, longer = describe([(1, (1.0, 1.0, 1.0), (9, 9, 9))], classes=("tumour",), extent=90.0)
-    assert measure_smallest_object(Fingerprint(cases=long.cases + short.cases + longer.cases)) == 12
-    assert measure_smallest_object(Fingerprint(cases=())) == float("inf")
+    assert measure_objects_by_class(Fingerprint(cases=long.cases + short.cases + longer.cases)) == [200, 12]
+    assert measure_objects_by_class(Fingerprint(cases=())) == []
 
 
 def test_a_2d_task_sees_the_last_two_axes():
     task = with_dimension(make_task("autoseg", GPU, spacing=(3.0, 2.0, 1.0), shape=(10, 20, 30)), 2)
     assert (task.spacing, task.median_shape) == ((2.0, 1.0), (20, 30))
+
+
+def fit_gpu(gigabytes, **changes):
+    return fit_to_memory(make_task("autoseg", Machine(device="cuda", name="", memory=gigabytes * 10**9, cores=8), **changes))
+
+
+def count_bytes(fit, classes=4):
+    return estimate_training_bytes(fit.network, fit.patch_size, fit.batch_size, 1, classes)
+
+
+SHAPES = [
+    ((1.0, 1.0, 1.0), (138, 169, 138)),
+    ((1.0, 0.77, 0.77), (432, 512, 512)),
+    ((5.0, 0.8, 0.8), (95, 512, 512)),
+    ((3.6, 0.6, 0.6), (40, 320, 319)),
+    ((1.5, 1.5, 1.5), (333, 255, 255)),
+    ((0.005, 0.005, 0.005), (165, 768, 1024)),
+    ((1.0, 1.0), (5000, 4000)),
+    ((1.0, 1.0), (3000, 2048)),
+]
+
+
+@pytest.mark.parametrize("gigabytes", [6, 8, 11, 16, 24, 40, 80])
+@pytest.mark.parametrize(("spacing", "shape"), SHAPES)
+def test_memory_is_well_used_and_never_beyond_its_share(spacing, shape, gigabytes):
+    fit = fit_gpu(gigabytes, spacing=spacing, shape=shape)
+    used = count_bytes(fit) / (gigabytes * 1e9)
+    assert used <= MEMORY_SHARE
+    if any(edge + 16 < size for edge, size in zip(fit.patch_size, shape)):
+        assert used >= 0.8, (fit.patch_size, fit.batch_size)
+
+
+@pytest.mark.parametrize(("spacing", "shape"), [((1.0, 1.0, 1.0), (36, 50, 35)), ((5.0, 1.5, 1.5), (18, 237, 208)), ((1.0, 1.0), (400, 400))])
+def test_a_patch_is_not_rounded_up_past_the_scan(spacing, shape):
+    fit = fit_gpu(24, spacing=spacing, shape=shape)
+    assert all(edge <= size for edge, size in zip(fit.patch_size, shape))
+
+
+def test_small_images_are_not_batched_by_the_thousand():
+    fit = fit_gpu(40, shape=(36, 50, 35), dataset_voxels=1e12)
+    assert fit.batch_size <= read_profile("autoseg").maximum_batch
+    assert "unused" in fit.reasons["batch_size"]
+
+
+def test_one_patch_at_a_time_with_gradients_added_up_where_only_that_fits():
+    task = make_task("autoseg", Machine(device="cuda", name="", memory=420 * 10**6, cores=8), classes=30, labels=30)
+    fit = fit_to_memory(task)
+    assert (fit.batch_size, fit.accumulation) == (1, 2)
+    assert "added up" in fit.reasons["batch_size"]
+
+
+def test_no_low_resolution_where_the_objects_fit_a_patch():
+    task = make_task("autoseg", GPU, spacing=(1.0, 0.77, 0.77), shape=(432, 512, 512), largest_object=50.0)
+    full = fit_to_memory(task)
+    assert search_low_resolution(task, full, fit_to_memory) is None
+    large = make_task("autoseg", GPU, spacing=(1.0, 0.77, 0.77), shape=(432, 512, 512), largest_object=300.0)
+    low = search_low_resolution(large, full, fit_to_memory)
+    assert low is not None
+    assert low.coverage >= 0.25
+    assert min(low.spacing) > 1

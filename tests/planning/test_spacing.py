@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.planning.spacing import compute_median_shape, decide_resolution
+from autoseg.planning.spacing import SpacingRule, compute_median_shape, decide_resolution
 
 FINE = (1.5625, 1.5625)
 
@@ -73,4 +73,23 @@ def test_the_median_shape_is_the_median_of_rounded_resampled_shapes(describe, sc
     target = (1.5, 1.0, 2.0)
     found = compute_median_shape(fingerprint.cases, target, tuple(axes))
     for axis, size in zip(axes, found):
-        assert size == max(1, int(median(round(shape[axis] * spacing[axis] / target[axis]) for shape, spacing in scans)))
+        assert size == max(1.0, float(median(round(spacing[axis] / target[axis] * shape[axis]) for shape, spacing in scans)))
+
+
+def test_without_a_threshold_the_spacing_changes_gradually(describe):
+    found = []
+    for ratio in (1.9, 2.5, 2.99, 3.01, 3.5, 4.5):
+        _, fingerprint = describe([(6, (ratio, 1.0, 1.0), (30, 300, 300)), (4, (ratio / 2, 1.0, 1.0), (60, 300, 300))])
+        found.append(decide_resolution(fingerprint, rule=SpacingRule(gradual=True)).spacing[0] / ratio)
+    assert found[0] == 1.0
+    assert found[-1] == 0.5
+    assert found == sorted(found, reverse=True)
+    assert abs(found[2] - found[3]) < 0.05  # no cliff at 3
+
+
+def test_slices_are_close_enough_for_small_objects(describe):
+    _, fingerprint = describe([(8, (3.0, 1.0, 1.0), (60, 100, 100)), (2, (1.5, 1.0, 1.0), (120, 100, 100))])
+    assert decide_resolution(fingerprint, rule=SpacingRule(gradual=True, smallest_object=60.0)).spacing[0] == 3.0
+    small = decide_resolution(fingerprint, rule=SpacingRule(gradual=True, smallest_object=8.0))
+    assert small.spacing[0] == 2.0
+    assert "8 mm" in small.reason

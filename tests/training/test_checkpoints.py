@@ -26,7 +26,7 @@ def make_batch(seed: int) -> Batch:
 
 def advance(state: TrainingState, name: str, steps: int) -> None:
     for _ in range(steps):
-        take_step(state, make_batch(state.step), CONFIGURATIONS[name], CPU)
+        take_step(state, [make_batch(state.step)], CONFIGURATIONS[name], CPU)
         update_average(state, CONFIGURATIONS[name].schedule, 10)
         state.step += 1
 

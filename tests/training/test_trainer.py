@@ -16,7 +16,16 @@ from autoseg.records.training import TrainingSettings
 from autoseg.training.checkpoints import TrainingState, restore_checkpoint, save_checkpoint
 from autoseg.training.loader import Batch, Loader
 from autoseg.training.sampling import Sampler
-from autoseg.training.trainer import AveragedWeights, EpochRow, list_validation_steps, start_state, take_step, train, update_average
+from autoseg.training.trainer import (
+    AveragedWeights,
+    EpochRow,
+    group_batches,
+    list_validation_steps,
+    start_state,
+    take_step,
+    train,
+    update_average,
+)
 
 torch.set_num_threads(1)
 CPU = Compute("cpu")
@@ -141,7 +150,7 @@ def test_a_step_with_a_loss_that_is_not_finite_changes_nothing():
     state = start()
     before = {name: value.clone() for name, value in state.network.state_dict().items()}
     (batch,) = BadLoader({0}).iterate(0, 1)
-    assert not math.isfinite(take_step(state, batch, CONFIGURATION, CPU))
+    assert not math.isfinite(take_step(state, [batch], CONFIGURATION, CPU))
     assert all(torch.equal(value, before[name]) for name, value in state.network.state_dict().items())
 
 
@@ -179,3 +188,23 @@ def test_weight_decay_leaves_norms_and_biases_alone():
 )
 def test_validations_are_at_ends_of_epochs_and_include_the_last_step(steps, validations, expected):
     assert list_validation_steps(make_settings(steps, validations=validations)) == expected
+
+
+def test_gradients_of_several_batches_are_averaged_to_one_update():
+    """Two halves of a batch, added up, move the weights as the whole batch does (no batch-wide Dice)."""
+    configuration = msgspec.structs.replace(CONFIGURATION, batch_dice=False, batch_size=4)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((4, 1, 8, 8, 8), generator=generator)
+    labels = torch.randint(0, 2, (4, 8, 8, 8), generator=generator)
+    whole = Batch(images, labels, ("a",) * 4)
+    halves = [Batch(images[part], labels[part], ("a",) * 2) for part in (slice(0, 2), slice(2, 4))]
+    one, two = (start_state(configuration, 1, 2, 0, CPU) for _ in range(2))
+    losses = take_step(one, [whole], configuration, CPU), take_step(two, halves, configuration, CPU)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(one.network.parameters(), two.network.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_accumulated_steps_see_every_batch_once(loader):
+    grouped = [batch.cases for group in group_batches(loader, 3, 1, 3) for batch in group]
+    assert grouped == [batch.cases for batch in loader.iterate(3, 9)]
