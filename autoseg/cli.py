@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autoseg import __version__
+from autoseg import arguments as kinds
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
+RESULTS = ("scores", "plan", "explain", "change")  # events that are told with --quiet too
+SCAN_FLAGS = (
+    *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
+    *("classes", "spacing", "groups", "splits", "exclude", "format"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,78 +43,37 @@ def build_parser() -> Parser:
         common.add_argument("-q", "--quiet", action="store_true", help="only warnings, results and errors")
         common.add_argument("-v", "--verbose", action="store_true", help="every detail")
         common.add_argument("--json", action="store_true", help="one JSON object per event")
-        common.add_argument("--workers", type=_positive_int, metavar="N", help="processes for work case by case")
+        common.add_argument("--workers", type=kinds.positive_int, metavar="N", help="processes for work case by case")
     return parser
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
-    return value
-
-
-def _bytes(text: str) -> int:
-    units = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
-    for unit, size in units.items():
-        if text.lower().endswith(unit):
-            return int(_positive(text[: -len(unit)].strip()) * size)
-    raise argparse.ArgumentTypeError(f"'{text}' is not an amount of memory, such as 8GB")
-
-
-def _spacing(text: str) -> tuple[float, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
-
-
-def _folds(text: str) -> tuple[int, ...]:
-    if not all(part.isdigit() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of folds, such as 0,1")
-    return tuple(int(part) for part in text.split(","))
-
-
-def _channel(text: str) -> tuple[str, str]:
-    name, separator, pattern = text.partition("=")
-    if not separator or not name or "{case}" not in pattern:
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=PATTERN, such as mr={{case}}/MR_T1_image.nii.gz")
-    return name, pattern
 
 
 def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._MutuallyExclusiveGroup:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--minutes", type=_positive, metavar="M", help=meaning)
-    group.add_argument("--hours", type=_positive, metavar="H", help="the same in hours")
+    group.add_argument("--minutes", type=kinds.positive, metavar="M", help=meaning)
+    group.add_argument("--hours", type=kinds.positive, metavar="H", help="the same in hours")
     return group
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels")
-    parser.add_argument("-o", "--output", metavar="RUN", required=True, help="run folder to make")
+    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels; a run for --explain and --set")
+    parser.add_argument("-o", "--output", metavar="RUN", help="run folder to make")
+    later = parser.add_mutually_exclusive_group()
+    later.add_argument("--explain", nargs="?", const="", metavar="CONFIGURATION", help="tell the plan of a run, value by value")
+    later.add_argument("--set", nargs="+", action="extend", type=kinds.setting, metavar="FIELD=VALUE", help="change values of a run's plan")
     parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
     parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
-    parser.add_argument("--memory", type=_bytes, metavar="8GB", help="plan for a GPU of this size")
+    parser.add_argument("--memory", type=kinds.memory, metavar="8GB", help="plan for a GPU of this size")
     _add_time(parser, "training time per fold to plan for")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
     parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
-    parser.add_argument("--channels", nargs="+", type=_channel, metavar="NAME=PATTERN", help="one pattern per input channel")
-    parser.add_argument("--classes", type=_names, metavar="NAME,…", default=(), help="class names, by ascending label value")
-    parser.add_argument("--spacing", type=_spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
+    parser.add_argument("--channels", nargs="+", type=kinds.channel, metavar="NAME=PATTERN", help="one pattern per input channel")
+    parser.add_argument("--classes", type=kinds.names, metavar="NAME,…", default=(), help="class names, by ascending label value")
+    parser.add_argument("--spacing", type=kinds.spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
     parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
     parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
-    parser.add_argument("--exclude", type=_names, metavar="CASE,…", default=(), help="cases to leave out")
+    parser.add_argument("--exclude", type=kinds.names, metavar="CASE,…", default=(), help="cases to leave out")
+    parser.add_argument("--format", choices=("autoseg", "nnunet"), default="autoseg", help="nnunet: nnU-Net's plans too")
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -121,8 +86,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", metavar="K|all", required=True, help="fold to train, or all in turn")
     parser.add_argument("--configuration", metavar="NAME", help="default: the plan's choice")
     length = _add_time(parser, "wall clock from the first step to the last")
-    length.add_argument("--epochs", type=_positive_int, metavar="N")
-    length.add_argument("--steps", type=_positive_int, metavar="N")
+    length.add_argument("--epochs", type=kinds.positive_int, metavar="N")
+    length.add_argument("--steps", type=kinds.positive_int, metavar="N")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
     parser.add_argument("--seed", type=int, metavar="S", default=0)
@@ -134,7 +99,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scans", metavar="SCANS", help="a scan, a folder of scans, or a pattern with {case}")
     parser.add_argument("-o", "--output", metavar="OUT", required=True)
     parser.add_argument("--configuration", metavar="NAME")
-    parser.add_argument("--folds", type=_folds, metavar="0,1", default=(), help="models to average (default: all that are finished)")
+    parser.add_argument("--folds", type=kinds.folds, metavar="0,1", default=(), help="models to average (default: all that are finished)")
     parser.add_argument("--cases", metavar="fold:0", default="", help="only these cases: fold:K, or names")
     parser.add_argument("--tta", action="store_true", help="average over mirrored scans too: slower, a little better")
     parser.add_argument("--probabilities", action="store_true", help="write class probabilities beside the masks")
@@ -161,6 +126,11 @@ def _minutes(arguments: argparse.Namespace) -> float | None:
 def _plan(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.plan import PlanOptions, format_plan, plan
 
+    if arguments.explain is not None or arguments.set:
+        _plan_later(arguments, progress)
+        return
+    if arguments.output is None:
+        raise InputError("No run folder is given.", todo=f"autoseg plan {arguments.dataset} -o RUN")
     if arguments.channels and arguments.images:
         raise InputError("--images is one channel; with --channels leave it out.")
     options = PlanOptions(
@@ -176,10 +146,29 @@ def _plan(arguments: argparse.Namespace, progress: Any) -> None:
         groups=arguments.groups,
         splits=arguments.splits,
         exclude=arguments.exclude,
+        format=arguments.format,
         workers=arguments.workers,
     )
     made = plan(arguments.dataset, arguments.output, options, progress)
     progress.say(format_plan(made, arguments.output), event="plan", default_configuration=made.default_configuration)
+
+
+def _plan_later(arguments: argparse.Namespace, progress: Any) -> None:
+    """What is done with a run that is planned already; flags about scans have no meaning there."""
+    from autoseg.commands.change import change
+    from autoseg.commands.explain import explain
+
+    word = "--set" if arguments.set else "--explain"
+    given = [flag for flag in SCAN_FLAGS if getattr(arguments, flag) not in (None, "", (), "auto", "autoseg")]
+    if given:
+        raise InputError(f"--{given[0]} does not go with {word}, which is given the run folder alone.")
+    if not arguments.set:
+        progress.say(explain(arguments.dataset, arguments.explain or None), event="explain")
+        return
+    settings = dict(arguments.set)
+    if len(settings) < len(arguments.set):
+        raise InputError("A field is given twice with --set.", ", ".join(name for name, _ in arguments.set))
+    change(arguments.dataset, settings, progress)
 
 
 def _prepare(arguments: argparse.Namespace, progress: Any) -> None:
@@ -257,7 +246,7 @@ class Display:
         self._record(text)
         if self.json:
             print(json.dumps({"event": "message", **event, "text": text}), flush=True)
-        elif not self.quiet or event.get("event") in ("scores", "plan"):
+        elif not self.quiet or event.get("event") in RESULTS:
             self._print(text)
 
     def warn(self, text: str, **event: Any) -> None:
@@ -333,7 +322,10 @@ class Display:
 
 
 def _log_path(arguments: argparse.Namespace) -> Path | None:
-    """RUN/log.txt, or OUT/log.txt for predictions; demo and evaluate keep none of their own."""
+    """RUN/log.txt, or OUT/log.txt for predictions; demo and evaluate keep none of their own, nor does what only reads a run."""
+    if arguments.verb == "plan" and arguments.output is None:
+        run = Path(arguments.dataset)
+        return run / "log.txt" if arguments.set and (run / "plan.json").is_file() else None
     folder = {"plan": "output", "prepare": "run", "train": "run", "predict": "output"}.get(arguments.verb)
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
     "parallel": {"errors"},
+    "arguments": set(),
     "records": BOTTOM,
     "arrays": LOW,
     "planning": MIDDLE,
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "inference": MIDDLE | {"networks", "io"},
     "report": MIDDLE,
     "commands": MIDDLE | {"planning", "io", "evaluation", "networks", "training", "inference", "report"},
-    "cli": BOTTOM | {"commands"},
+    "cli": BOTTOM | {"arguments", "commands"},
     "__main__": {"cli"},
 }
 TORCH_ROOMS = {"networks", "training", "inference", "commands"}

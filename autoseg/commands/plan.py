@@ -26,6 +26,7 @@ from autoseg.records.plan import Configuration, Plan
 from autoseg.records.profile import Profile
 from autoseg.records.splits import Fold, Splits
 
+
 @dataclass(frozen=True)
 class PlanOptions:
     """What may be asked of a plan; every field has a flag of the same name."""

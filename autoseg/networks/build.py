@@ -9,6 +9,7 @@ from autoseg.networks.blocks import initialise
 from autoseg.networks.unet import UNet
 from autoseg.records.plan import NetworkSpec
 
+
 def build_network(spec: NetworkSpec, channels: int, classes: int, seed: int = 0) -> nn.Module:
     """Builds and initialises a network for `channels` inputs and `classes` outputs (with background); same seed, same weights."""
     with torch.random.fork_rng(devices=[]):

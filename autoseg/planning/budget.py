@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoseg.planning.cost import count_operations, count_reference_elements, estimate_training_bytes
-from autoseg.planning.topology import Topology, decide_topology, make_initial_patch, round_down, shrink_patch
+from autoseg.planning.topology import PADDING, Topology, decide_topology, make_initial_patch, round_to_scan, shrink_patch
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
 from autoseg.records.plan import NetworkSpec
@@ -18,6 +18,7 @@ COARSEST = 4.0  # a scan is never coarsened beyond this factor
 MEMORY_SHARE = 0.95  # of the memory given that a plan may use
 WELL_USED = 0.80  # of the memory given that a plan uses where a larger patch would show more of a scan
 SMALLEST_PATCH = 32  # voxels per axis that a patch keeps, rather than a batch of more than one, where memory is short
+TRIED_BATCHES = 4  # batches, from the smallest on, for which a patch is made in search of one that uses the memory well
 ACCUMULATED = 2  # batches whose gradients are added up where only one patch fits
 
 
@@ -127,26 +128,23 @@ def _name_limit(batch: int, share: int, profile: Profile) -> str:
 def fit_to_memory(task: Task) -> Fit:
     """The largest patch whose training step fits the bytes given, then as many patches at once as fit and help.
 
-    Where not even two small patches fit, one does, and gradients are added up over two steps.
+    A patch is enlarged in steps of its divisors, so that one at the smallest batch may leave much memory unused; then a patch for a larger
+    batch is tried. Where not even two small patches fit, one does, and gradients are added up over two steps.
     """
     profile, limit = task.profile, int(MEMORY_SHARE * task.machine.memory)
-    initial = make_initial_patch(task.spacing, task.median_shape)
-    topology = round_down(task.spacing, initial)
-    whole = topology.patch_size
-    batch = profile.minimum_batch
-    while _count_bytes(task, topology, batch) > limit and _can_shrink(topology):
-        if batch > 1 and _is_small(task, topology) and _count_bytes(task, topology, 1) <= limit:
-            batch = 1
+    whole = round_to_scan(task.spacing, make_initial_patch(task.spacing, task.median_shape)).patch_size
+    tried: list[tuple[int, Topology, int]] = []
+    for batch in range(profile.minimum_batch, profile.minimum_batch + TRIED_BATCHES):
+        topology, fitted = _fit_patch(task, batch, limit)
+        tried.append((_count_bytes(task, topology, fitted), topology, fitted))
+        if tried[-1][0] >= WELL_USED * task.machine.memory or fitted < batch or topology.patch_size == whole:
             break
-        topology = shrink_patch(task.spacing, topology, task.median_shape)
-    if topology.patch_size != whole:
-        topology = _grow(task, topology, batch, limit)
+    used, topology, batch = max(tried, key=lambda entry: entry[0])
     patch = topology.patch_size
     share = max(round(task.dataset_voxels * profile.dataset_share / math.prod(patch)), profile.minimum_batch)
     most = min(profile.maximum_batch or share, share)
-    while batch > 1 and batch < most and _count_bytes(task, topology, batch + 1) <= limit:
-        batch += 1
-    used = _count_bytes(task, topology, batch)
+    while 1 < batch < most and (larger := _count_bytes(task, topology, batch + 1)) <= limit:
+        batch, used = batch + 1, larger
     reasons = {
         "spacing": "",
         "patch_size": f"{_describe_cover(patch, task.median_shape, whole)}; a step needs {used / 1e9:.3g} of {task.machine.memory / 1e9:.3g} GB "
@@ -157,6 +155,17 @@ def fit_to_memory(task: Task) -> Fit:
     return Fit(task.spacing, task.median_shape, patch, batch, build_network_spec(topology, profile), reasons, accumulation)
 
 
+def _fit_patch(task: Task, batch: int, limit: int) -> tuple[Topology, int]:
+    """The largest patch at this batch, or at batch 1 where the patch would get too small for two."""
+    topology = round_to_scan(task.spacing, make_initial_patch(task.spacing, task.median_shape))
+    while _count_bytes(task, topology, batch) > limit and _can_shrink(topology):
+        if _is_small(task, topology) and _count_bytes(task, topology, 1) <= limit:
+            batch = 1
+            break
+        topology = shrink_patch(task.spacing, topology, task.median_shape)
+    return _grow(task, topology, batch, limit), batch
+
+
 def _count_bytes(task: Task, topology: Topology, batch: int) -> int:
     network = build_network_spec(topology, task.profile)
     return estimate_training_bytes(network, topology.patch_size, batch, task.channels, task.classes)
@@ -164,7 +173,9 @@ def _count_bytes(task: Task, topology: Topology, batch: int) -> int:
 
 def _is_small(task: Task, topology: Topology) -> bool:
     """Whether a patch has no voxel to give away for a second one in the batch."""
-    return all(edge <= max(min(size, SMALLEST_PATCH), step) for edge, size, step in zip(topology.patch_size, task.median_shape, topology.divisors))
+    return all(
+        edge <= max(min(size, SMALLEST_PATCH), step) for edge, size, step in zip(topology.patch_size, task.median_shape, topology.divisors)
+    )
 
 
 def _grow(task: Task, topology: Topology, batch: int, limit: int) -> Topology:
@@ -174,7 +185,7 @@ def _grow(task: Task, topology: Topology, batch: int, limit: int) -> Topology:
         for axis in candidates:
             larger = [edge + (topology.divisors[axis] if index == axis else 0) for index, edge in enumerate(topology.patch_size)]
             trial = decide_topology(task.spacing, larger)
-            fits = larger[axis] <= task.median_shape[axis] and _count_bytes(task, trial, batch) <= limit
+            fits = larger[axis] <= task.median_shape[axis] * (1 + PADDING) and _count_bytes(task, trial, batch) <= limit
             if fits and trial.patch_size == tuple(larger):
                 topology = trial
                 break
@@ -204,7 +215,7 @@ def fit_to_operations(task: Task) -> Fit:
     profile = task.profile
     allowed = task.machine.flops * task.minutes * 60 / profile.steps
     spacing, shape, coarsening = _coarsen(task, allowed)
-    topology = round_down(spacing, make_initial_patch(spacing, shape))
+    topology = round_to_scan(spacing, make_initial_patch(spacing, shape))
     rounded = topology.patch_size
     network = build_network_spec(topology, profile)
     while not _is_affordable(task, topology, network, allowed) and _can_shrink(topology):

@@ -96,13 +96,8 @@ def list_fields(plan: Plan) -> dict[str, Field]:
 
 def list_changed(old: Configuration, new: Configuration) -> list[str]:
     """Dotted names, within the configuration, of the values that differ and may be set."""
-    before, after = _list_values(old), _list_values(new)
+    before, after = list_values(old), list_values(new)
     return [name for name, value in after.items() if name.split(".")[0] not in FIXED and before.get(name) != value]
-
-
-def get_value(configuration: Configuration, name: str) -> Any:
-    """The value under a dotted name, such as network.features or normalization.0.scheme."""
-    return _list_values(configuration)[name]
 
 
 def find_reason_key(configuration: Configuration, name: str) -> str:
@@ -113,13 +108,11 @@ def find_reason_key(configuration: Configuration, name: str) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """JSON, or numbers joined by x or commas, or both (stages by commas), or a bare word; `none` is null.
+    """JSON, or numbers joined by x or commas, or both (stages by commas), or a bare word.
 
     >>> parse_value("4x128x128"), parse_value("0.7,1.4"), parse_value("1x1,2x2"), parse_value("adamw")
     ([4, 128, 128], [0.7, 1.4], [[1, 1], [2, 2]], 'adamw')
     """
-    if text.lower() in ("none", ""):
-        return None
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -163,7 +156,8 @@ def _list_leaves(record: msgspec.Struct) -> Iterator[tuple[tuple[str | int, ...]
             yield from (((*way, *keys), kind) for keys, kind in _list_leaves(part))
 
 
-def _list_values(configuration: Configuration) -> dict[str, Any]:
+def list_values(configuration: Configuration) -> dict[str, Any]:
+    """Every single value of a configuration under its dotted name, such as network.features or normalization.0.scheme."""
     found = {}
     for keys, _ in _list_leaves(configuration):
         value: Any = configuration
@@ -211,7 +205,8 @@ def _list_choices(kind: Any) -> list[str]:
 
 
 def _read_value(field: Field, text: str) -> Any:
-    value = parse_value(text)
+    nothing = text.lower() in ("none", "") and get_origin(field.type) is not Literal  # a scheme may be called none
+    value = None if nothing else parse_value(text)
     if get_origin(field.type) is tuple and not isinstance(value, list):
         value = [] if value is None else [value]
     try:
@@ -236,10 +231,10 @@ def _mark(old: Configuration, new: Configuration) -> Configuration:
     """Notes what the user has changed; the kind's other field and the median shape follow."""
     network = _clear_unused(new.network) if new.network.kind != old.network.kind else new.network
     new = msgspec.structs.replace(new, network=network)
-    changed, reasons = list_changed(old, new), dict(new.reasons)
+    changed, before, reasons = list_changed(old, new), list_values(old), dict(new.reasons)
     for name in changed:
         key = find_reason_key(old, name)
-        reasons[key] = _tell(reasons.get(key, ""), format_value(get_value(old, name), name))
+        reasons[key] = _tell(reasons.get(key, ""), format_value(before.get(name), name))
     return msgspec.structs.replace(
         new,
         median_shape=_rescale(old, new) if "spacing" in changed else new.median_shape,
@@ -261,7 +256,7 @@ def _rescale(old: Configuration, new: Configuration) -> tuple[float, ...]:
 
 
 def _estimate(old: Configuration, new: Configuration, plan: Plan, dataset: Dataset) -> Configuration:
-    """Memory anew; the time per step and the size on the disk in proportion to what the planner expected, the time 0 (unknown) without that."""
+    """Memory anew; seconds per step and bytes on the disk in proportion to what the planner expected (0 where it did not)."""
     if old == new:
         return old
     needs = estimate_needs(new, dataset)
@@ -269,7 +264,5 @@ def _estimate(old: Configuration, new: Configuration, plan: Plan, dataset: Datas
     if old.seconds_per_step and is_sound(old, plan, dataset):
         seconds = old.seconds_per_step * needs.operations / estimate_needs(old, dataset).operations
     prepared = old.memory.prepared_bytes * math.prod(new.median_shape) / math.prod(old.median_shape)
-    memory = MemoryEstimate(
-        training_bytes=needs.training_bytes, prediction_bytes=needs.prediction_bytes, prepared_bytes=round(prepared)
-    )
+    memory = MemoryEstimate(training_bytes=needs.training_bytes, prediction_bytes=needs.prediction_bytes, prepared_bytes=round(prepared))
     return msgspec.structs.replace(new, memory=memory, seconds_per_step=seconds)

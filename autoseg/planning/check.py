@@ -137,7 +137,9 @@ def _check_lengths(configuration: Configuration, dataset: Dataset) -> Iterator[F
     for field, count, what in expected:
         value = attrgetter(field)(configuration)
         if len(value) != count:
-            allowed = f"{count} entries, one per {what}" if count else f"No entries: a network of kind {configuration.network.kind} has none"
+            allowed = (
+                f"{count} entries, one per {what}" if count else f"No entries: a network of kind {configuration.network.kind} has none"
+            )
             yield Fault(field, _format_field(value, field), allowed)
     for field in ("network.strides", "network.kernel_sizes"):
         value = attrgetter(field)(configuration)
@@ -171,6 +173,8 @@ def _check_numbers(configuration: Configuration) -> Iterator[Fault]:
                 yield Fault(field, format_value(value), allowed)
     if not all(math.isfinite(step) and step > 0 for step in configuration.spacing):
         yield Fault("spacing", format_value(configuration.spacing, "spacing"), "Numbers above 0, in mm")
+    if not all(math.isfinite(size) and size >= 1 for size in configuration.median_shape):
+        yield Fault("median_shape", format_value(configuration.median_shape, "median_shape"), "Numbers from 1 up, in voxels")
     axes = configuration.mirror_axes
     if len(set(axes)) != len(axes) or not set(axes) <= set(range(configuration.dimension)):
         yield Fault("mirror_axes", format_value(axes), f"Some of {', '.join(map(str, range(configuration.dimension)))}, each once, or none")
@@ -213,7 +217,9 @@ def _check_patch(configuration: Configuration) -> Iterator[Fault]:
             nearest = f"{smaller} or {larger}" if smaller > 0 else f"{larger}"
             yield Fault("patch_size", text, f"Axis {axis}, {size}, must be a multiple of {divisor}, the product of its strides: {nearest}")
     if math.prod(configuration.patch_size) == math.prod(divisors):
-        yield Fault("patch_size", text, "More than one voxel at the deepest stage, where nothing would be left to normalise: a larger patch")
+        yield Fault(
+            "patch_size", text, "Larger on some axis: the deepest stage has a single voxel, where nothing is left to normalise"
+        )
 
 
 def _check_previous(configuration: Configuration, plan: Plan) -> Iterator[Fault]:
@@ -224,7 +230,9 @@ def _check_previous(configuration: Configuration, plan: Plan) -> Iterator[Fault]
         if configuration.previous is not None:
             yield Fault("previous", previous, "None: only the 3d_cascade goes on from another configuration's masks")
     elif configuration.previous not in others:
-        yield Fault("previous", previous, f"The configuration whose masks it refines: {', '.join(others) or 'the plan has none that could be'}")
+        yield Fault(
+            "previous", previous, f"The configuration whose masks it refines: {', '.join(others) or 'the plan has none that could be'}"
+        )
 
 
 def _check_memory(configuration: Configuration, plan: Plan, dataset: Dataset) -> Iterator[Fault]:

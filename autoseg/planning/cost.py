@@ -1,4 +1,4 @@
-"""What a U-Net costs in feature-map elements, operations, weights and bytes: arithmetic on its description, nothing is built."""
+"""What a U-Net costs in feature-map elements, operations and weights: arithmetic on its description, nothing is built."""
 
 from dataclasses import dataclass
 
@@ -6,41 +6,73 @@ import numpy as np
 
 from autoseg.records.plan import NetworkSpec
 
-BYTES = 4  # of a float32 value
-SAVED_COPIES = 3  # of every convolution's output kept for the backward pass: before and after normalisation, and its gradient
-OPTIMIZER_COPIES = 5  # weights, gradients, two moments, averaged weights
-
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution: kernel volume, channels in and out, voxels of its output."""
+    """One convolution: kernel volume, channels in and out, voxels of its output, and its weights with those of its norm or bias."""
 
     kernel: int
     inputs: int
     outputs: int
     voxels: int
+    weights: int
+
+
+def count_stage_voxels(network: NetworkSpec, patch: tuple[int, ...]) -> list[int]:
+    """Voxels of one feature map per stage; strided convolutions round up."""
+    cumulative = np.cumprod(np.array(network.strides), axis=0)
+    return [int(np.prod([-(-size // step) for size, step in zip(patch, steps)])) for steps in cumulative]
 
 
 def list_convolutions(network: NetworkSpec, patch: tuple[int, ...], channels: int, classes: int) -> list[Convolution]:
-    """All convolutions of one forward pass over one patch; `classes` counts the background."""
-    cumulative = np.cumprod(np.array(network.strides), axis=0)
-    voxels = [int(np.prod([-(-size // step) for size, step in zip(patch, steps)])) for steps in cumulative]
+    """All convolutions of one forward pass over one patch; `classes` counts the background.
+
+    Each output voxel of a transposed convolution sees one input voxel, so its kernel counts as 1 here.
+    """
+    voxels = count_stage_voxels(network, patch)
     kernels = [int(np.prod(kernel)) for kernel in network.kernel_sizes]
     found = []
     inputs = channels
     for stage, features in enumerate(network.features):
-        for _ in range(network.convolutions[stage]):
-            found.append(Convolution(kernels[stage], inputs, features, voxels[stage]))
-            inputs = features
+        found += ENCODERS[network.kind](network, stage, inputs, voxels[stage])
+        inputs = features
     for stage in reversed(range(len(network.features) - 1)):
-        features = network.features[stage]
-        found.append(Convolution(1, network.features[stage + 1], features, voxels[stage]))
-        inputs = 2 * features
-        for _ in range(network.decoder_convolutions[stage]):
-            found.append(Convolution(kernels[stage], inputs, features, voxels[stage]))
-            inputs = features
-        found.append(Convolution(1, features, classes, voxels[stage]))
+        features, deeper = network.features[stage], network.features[stage + 1]
+        stride = int(np.prod(network.strides[stage + 1]))
+        found.append(Convolution(1, deeper, features, voxels[stage], stride * deeper * features + features))
+        found += _chain(kernels[stage], 2 * features, features, voxels[stage], network.decoder_convolutions[stage])
+        found.append(_make_head(features, classes, voxels[stage]))
+    if len(network.features) == 1:
+        found.append(_make_head(inputs, classes, voxels[0]))
     return found
+
+
+def _make_head(inputs: int, classes: int, voxels: int) -> Convolution:
+    return Convolution(1, inputs, classes, voxels, inputs * classes + classes)
+
+
+def _make_normalised(kernel: int, inputs: int, outputs: int, voxels: int) -> Convolution:
+    """A convolution without bias, and the scale and shift of the norm behind it."""
+    return Convolution(kernel, inputs, outputs, voxels, kernel * inputs * outputs + 2 * outputs)
+
+
+def _chain(kernel: int, inputs: int, outputs: int, voxels: int, count: int) -> list[Convolution]:
+    return [_make_normalised(kernel, inputs if index == 0 else outputs, outputs, voxels) for index in range(count)]
+
+
+def _list_plain(network: NetworkSpec, stage: int, inputs: int, voxels: int) -> list[Convolution]:
+    return _chain(int(np.prod(network.kernel_sizes[stage])), inputs, network.features[stage], voxels, network.convolutions[stage])
+
+
+def _list_residual(network: NetworkSpec, stage: int, inputs: int, voxels: int) -> list[Convolution]:
+    kernel, outputs = int(np.prod(network.kernel_sizes[stage])), network.features[stage]
+    if stage == 0:
+        return _chain(kernel, inputs, outputs, voxels, 1 + 2 * network.blocks[stage])
+    shortcut = [_make_normalised(1, inputs, outputs, voxels)] if inputs != outputs else []
+    return shortcut + _chain(kernel, inputs, outputs, voxels, 2 * network.blocks[stage])
+
+
+ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual}
 
 
 def count_operations(network: NetworkSpec, patch: tuple[int, ...], channels: int, classes: int) -> float:
@@ -49,36 +81,42 @@ def count_operations(network: NetworkSpec, patch: tuple[int, ...], channels: int
 
 
 def count_weights(network: NetworkSpec, channels: int, classes: int) -> int:
-    """Weights of the network, about: biases and the kernels of transposed convolutions with their strides."""
-    patch = tuple(int(np.prod([stride[axis] for stride in network.strides])) for axis in range(len(network.strides[0])))
-    total = sum(c.kernel * c.inputs * c.outputs + 3 * c.outputs for c in list_convolutions(network, patch, channels, classes))
-    pooled = zip(network.strides[1:], network.features[1:], network.features[:-1])
-    return total + sum((int(np.prod(stride)) - 1) * deep * shallow for stride, deep, shallow in pooled)
+    """Numbers that the network learns, those of norms and biases included."""
+    return sum(c.weights for c in list_convolutions(network, (1,) * len(network.strides[0]), channels, classes))
 
 
 def count_reference_elements(network: NetworkSpec, patch: tuple[int, ...], classes: int) -> float:
-    """nnU-Net's memory measure for a plain U-Net: elements of all convolution outputs, deep-supervision heads left out.
+    """nnU-Net's memory measure: elements of all convolution outputs, deep-supervision heads left out.
 
-    128³, 5 poolings, 3 classes: 452,796,416 elements.
+    A residual encoder counts a shortcut wherever a stage changes channels or size, also where it only pools. 128³, 5 poolings, 3 classes:
+    452,796,416 elements in a plain U-Net, 557,420,544 with a residual encoder of 1, 3, 4, 6, 6, … blocks.
     """
-    cumulative = np.cumprod(np.array(network.strides), axis=0)
-    voxels = [int(np.prod([-(-size // step) for size, step in zip(patch, steps)])) for steps in cumulative]
-    stages = list(zip(network.features, voxels, network.convolutions))
-    encoder = sum(convolutions * features * count for features, count, convolutions in stages)
-    decoder = sum((convolutions + 1) * features * count for (features, count, _), convolutions in zip(stages, network.decoder_convolutions))
+    voxels = count_stage_voxels(network, patch)
+    maps = [features * count for features, count in zip(network.features, voxels)]
+    encoder = sum(size * _count_maps(network, stage) for stage, size in enumerate(maps))
+    decoder = sum(size * (convolutions + 1) for size, convolutions in zip(maps, network.decoder_convolutions))
     return float(encoder + decoder + classes * voxels[0])
 
 
+def _count_maps(network: NetworkSpec, stage: int) -> int:
+    if network.kind == "plain":
+        return network.convolutions[stage]
+    stem = stage == 0
+    widened = stage > 0 and network.features[stage] != network.features[stage - 1]
+    return stem + 2 * network.blocks[stage] + (widened or max(network.strides[stage]) > 1)
+
+
 def estimate_training_bytes(network: NetworkSpec, patch: tuple[int, ...], batch: int, channels: int, classes: int) -> int:
-    """Peak bytes of a float32 training step: saved feature maps, and the copies of the weights."""
-    outputs = sum(c.outputs * c.voxels for c in list_convolutions(network, patch, channels, classes))
-    return int(batch * outputs * BYTES * SAVED_COPIES + count_weights(network, channels, classes) * BYTES * OPTIMIZER_COPIES)
+    """Peak bytes of a float32 training step on a CPU, see autoseg/planning/memory.py."""
+    from autoseg.planning.memory import Workload, estimate_training
+
+    return estimate_training(Workload(network, patch, batch, channels, classes, "adamw")).total
 
 
 def estimate_prediction_bytes(
-    network: NetworkSpec, patch: tuple[int, ...], median_shape: tuple[int, ...], channels: int, classes: int
+    network: NetworkSpec, patch: tuple[int, ...], median_shape: tuple[float, ...], channels: int, classes: int
 ) -> int:
-    """Peak bytes to predict a median scan: the widest stage of one tile (input, output, skip), and the volumes that are summed up."""
-    widest = max(c.outputs * c.voxels for c in list_convolutions(network, patch, channels, classes))
-    volume = float(np.prod([max(size, edge) for size, edge in zip(median_shape, patch)]))
-    return int(BYTES * (4 * widest + volume * (channels + 2 * classes + 1)))
+    """Peak bytes to predict a median scan, see autoseg/planning/memory.py."""
+    from autoseg.planning import memory
+
+    return memory.estimate_prediction_bytes(network, patch, median_shape, channels, classes)

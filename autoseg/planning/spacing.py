@@ -30,9 +30,7 @@ class SpacingRule:
     smallest_object: float = float("inf")
 
 
-def decide_resolution(
-    fingerprint: Fingerprint, wanted: tuple[float, ...] | None = None, rule: SpacingRule = SpacingRule()
-) -> Resolution:
+def decide_resolution(fingerprint: Fingerprint, wanted: tuple[float, ...] | None = None, rule: SpacingRule = SpacingRule()) -> Resolution:
     """The full-resolution spacing: the median per axis, finer along slices that are far apart; `wanted` (mm) overrides it.
 
     The axis of largest spacing comes first, so that a 2D network sees the finest plane.
@@ -63,7 +61,8 @@ def _decide_spacing(spacings: np.ndarray, shapes: np.ndarray, rule: SpacingRule)
     reason = "the median of the scans"
     if level < 50:
         reason += (
-            f"; slices lie {target[worst] / finest:.2g} times as far apart as pixels, so their distance is that of the {level:.0f} % finest"
+            f"; slices lie {target[worst] / finest:.2g} times as far apart as pixels, so their distance is that of the {level:.0f} % finest, "
+            f"{distance:.3g} mm"
         )
     if rule.gradual and rule.smallest_object / distance < FEWEST_VOXELS and distance > float(spacings[:, worst].min()):
         distance = max(float(np.percentile(spacings[:, worst], COARSE_QUANTILE)), rule.smallest_object / FEWEST_VOXELS)

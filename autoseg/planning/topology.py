@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SMALLEST_EDGE = 4  # voxels that a feature map keeps along a pooled axis
+PADDING = 0.03  # of an axis that a patch may stick out of a scan
 ANISOTROPY = 2.0  # spacing ratio below which axes are pooled together and share kernels of 3
 
 
@@ -80,9 +81,15 @@ def _reduce(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...]:
     return tuple(size - step if index == axis else size for index, size in enumerate(patch))
 
 
-def round_down(spacing: Sequence[float], patch: Sequence[float]) -> Topology:
-    """The topology of a patch rounded down to its divisors, where that leaves the network the same: padding costs, and teaches nothing."""
+def round_to_scan(spacing: Sequence[float], patch: Sequence[float]) -> Topology:
+    """The topology of a patch brought to its divisors, where that leaves the network the same: down, or up by PADDING at most.
+
+    Padding costs time and teaches nothing, but for a voxel or two a whole divisor need not be given away.
+    """
     topology = decide_topology(spacing, patch)
-    smaller = [max(int(size) // divisor, 1) * divisor for size, divisor in zip(patch, topology.divisors)]
-    trial = decide_topology(spacing, smaller)
+    wanted = [
+        edge if edge <= size * (1 + PADDING) else max(edge - step, step)
+        for edge, size, step in zip(topology.patch_size, patch, topology.divisors)
+    ]
+    trial = decide_topology(spacing, wanted)
     return trial if trial.strides == topology.strides else topology

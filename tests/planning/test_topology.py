@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.planning.topology import decide_topology, make_initial_patch, shrink_patch
+from autoseg.planning.topology import decide_topology, make_initial_patch, round_to_scan, shrink_patch
 
 
 @st.composite
@@ -84,9 +84,13 @@ def test_the_first_patch_is_a_cube_in_mm_of_256_voxels_cubed_clipped_to_the_scan
 
 
 def test_shrinking_takes_from_the_axis_that_covers_most_of_its_scan_and_from_the_last_on_ties():
-    assert shrink_patch((1.0, 1.0, 1.0), (160, 128, 128), (160, 256, 256)).patch_size == (128, 128, 128)
-    assert shrink_patch((1.0, 1.0), (256, 256), (256, 300)).patch_size == (224, 256)  # by 32, the divisor of 192, not by its own 64
-    assert shrink_patch((1.0, 1.0), (64, 64), (100, 100)).patch_size == (64, 56)
+    def shrink(patch, median_shape):
+        spacing = (1.0,) * len(patch)
+        return shrink_patch(spacing, decide_topology(spacing, patch), median_shape).patch_size
+
+    assert shrink((160, 128, 128), (160, 256, 256)) == (128, 128, 128)
+    assert shrink((256, 256), (256, 300)) == (224, 256)  # by 32, the divisor of 192, not by its own 64
+    assert shrink((64, 64), (100, 100)) == (64, 56)
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -96,6 +100,17 @@ def test_shrinking_makes_exactly_one_axis_smaller(grid, more):
     patch = decide_topology(spacing, shape).patch_size
     if max(patch) <= 8:
         return
-    smaller = shrink_patch(spacing, patch, tuple(size + more for size in shape)).patch_size
+    smaller = shrink_patch(spacing, decide_topology(spacing, patch), tuple(size + more for size in shape)).patch_size
     assert sum(after != before for after, before in zip(smaller, patch)) <= 1
     assert all(after <= before for after, before in zip(smaller, patch))
+
+
+def test_half_voxels_of_a_median_count_as_the_next_whole_one_only_where_they_are_halved():
+    assert decide_topology((1.0, 1.0), (40.5, 40.0)).patch_size == (48, 40)
+    assert decide_topology((1.0, 1.0, 1.0), (7.5, 16.0, 16.0)).strides[1] == (1, 2, 2)  # 7.5 voxels are fewer than 8
+
+
+def test_a_patch_is_rounded_down_where_the_network_stays_the_same():
+    assert round_to_scan((1.0, 1.0, 1.0), (36.0, 50.0, 35.0)).patch_size == (32, 48, 32)
+    assert round_to_scan((1.0, 1.0, 1.0), (40.0, 319.0, 319.0)).patch_size == (40, 320, 320)  # a voxel of padding is no waste
+    assert round_to_scan((1.0, 1.0), (9.0, 64.0)).patch_size == decide_topology((1.0, 1.0), (8, 64)).patch_size
