@@ -73,7 +73,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
     parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
     parser.add_argument("--exclude", type=kinds.names, metavar="CASE,…", default=(), help="cases to leave out")
-    parser.add_argument("--format", choices=("autoseg", "nnunet"), default="autoseg", help="nnunet: nnU-Net's plans too")
+    parser.add_argument("--format", choices=("autoseg", "nnunet"), default="", help="nnunet: nnU-Net's plans too")
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +146,7 @@ def _plan(arguments: argparse.Namespace, progress: Any) -> None:
         groups=arguments.groups,
         splits=arguments.splits,
         exclude=arguments.exclude,
-        format=arguments.format,
+        format=arguments.format or "autoseg",
         workers=arguments.workers,
     )
     made = plan(arguments.dataset, arguments.output, options, progress)
@@ -159,9 +159,10 @@ def _plan_later(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.explain import explain
 
     word = "--set" if arguments.set else "--explain"
-    given = [flag for flag in SCAN_FLAGS if getattr(arguments, flag) not in (None, "", (), "auto", "autoseg")]
+    given = [flag for flag in SCAN_FLAGS if getattr(arguments, flag) not in (None, "", (), "auto")]
     if given:
-        raise InputError(f"--{given[0]} does not go with {word}, which is given the run folder alone.")
+        flag = "-o" if given[0] == "output" else f"--{given[0]}"
+        raise InputError(f"{flag} does not go with {word}, which is given the run folder alone.")
     if not arguments.set:
         progress.say(explain(arguments.dataset, arguments.explain or None), event="explain")
         return

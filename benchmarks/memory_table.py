@@ -135,17 +135,24 @@ def measure_saved(work: Workload) -> int:
     return sum(size for place, size in kept.items() if place not in own)
 
 
+def count_standing(state: TrainingState, batch: Batch) -> int:
+    """Bytes of what lives between two steps."""
+    tensors = [batch.images, batch.labels, *state.average.values()]
+    for parameter in state.network.parameters():
+        moments = state.optimizer.state[parameter].values()
+        tensors += [tensor for tensor in (parameter, *moments) if isinstance(tensor, torch.Tensor)]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
 def measure_tensors(work: Workload) -> int:
     """Bytes of all tensors that live at once at the peak of the second step, weights and optimiser included."""
     state, batch, compute = start(work)
     configuration = make_configuration(work)
-    take_step(state, batch, configuration, compute)
-    held = [batch.images, batch.labels, *state.average.values()]
-    for parameter in state.network.parameters():
-        held += [parameter, parameter.grad, *(v for v in state.optimizer.state[parameter].values() if isinstance(v, torch.Tensor))]
-    alive = peak = sum(tensor.untyped_storage().nbytes() for tensor in held if tensor is not None)
+    take_step(state, [batch], configuration, compute)
+    state.optimizer.zero_grad()  # what was allocated before is not in the records when it is given back
+    alive = peak = count_standing(state, batch)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        take_step(state, batch, configuration, compute)
+        take_step(state, [batch], configuration, compute)
     records = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(records, key=lambda record: record.start_ns()):
         alive += event.nbytes()
@@ -158,7 +165,7 @@ def measure_growth(work: Workload) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     state, batch, compute = start(work)
     for _ in range(2):
-        take_step(state, batch, make_configuration(work), compute)
+        take_step(state, [batch], make_configuration(work), compute)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
@@ -168,7 +175,7 @@ def measure_gpu(work: Workload) -> dict[str, int]:
     torch.cuda.reset_peak_memory_stats()
     state, batch, compute = start(work)
     for _ in range(3):
-        take_step(state, batch, make_configuration(work), compute)
+        take_step(state, [batch], make_configuration(work), compute)
     return {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
 
 

@@ -61,6 +61,11 @@ def test_a_mistyped_flag_names_the_nearest(autoseg, words, meant):
         (["predict", "r", "s", "-o", "o", "--folds", "all"], "'all'"),
         (["plan", "s", "-o", "r", "--device", "gpu"], "'gpu'"),
         (["evaluate", "a"], "REFERENCES"),
+        (["plan", "r", "--set", "batch_size"], "'batch_size'"),
+        (["plan", "r", "--set", "=4"], "'=4'"),
+        (["plan", "r", "--set"], "--set"),
+        (["plan", "r", "--explain", "--set", "a=1"], "--explain"),
+        (["plan", "s", "-o", "r", "--format", "nifti"], "'nifti'"),
     ],
 )
 def test_a_bad_value_is_named_and_exits_2(autoseg, words, bad):
@@ -133,3 +138,72 @@ def test_quiet_says_the_result_only(autoseg, tmp_path):
     answer = autoseg("plan", scans, "-o", tmp_path / "run", "--device", "cpu", "--workers", "1", "-q")
     assert answer.out.startswith("Plan for")
     assert "3 pairs of image and label" in (tmp_path / "run" / "log.txt").read_text() or not answer.err
+
+
+def test_a_plan_without_a_run_folder_is_told_what_to_type(autoseg, scans):
+    answer = autoseg("plan", scans)
+    assert answer.code == 2
+    assert f"autoseg plan {scans} -o RUN" in answer.err
+    assert not (scans / "log.txt").exists()
+
+
+@pytest.mark.parametrize("later", [["--explain"], ["--set", "default_configuration=2d"]])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *(["-o", "r"], ["--task", "semantic"], ["--profile", "autoseg"], ["--memory", "8GB"], ["--minutes", "3"], ["--hours", "3"]),
+        *(["--device", "cpu"], ["--images", "i"], ["--labels", "l"], ["--channels", "a={case}.nii"], ["--classes", "a"]),
+        *(["--spacing", "1,1,1"], ["--groups", "a"], ["--splits", "s"], ["--exclude", "a"], ["--format", "nnunet"]),
+    ],
+)
+def test_flags_about_scans_do_not_go_with_a_run(autoseg, planned_copy, flag, later):
+    before = (planned_copy / "plan.json").read_bytes()
+    answer = autoseg("plan", planned_copy, *flag, *later)
+    assert answer.code == 2
+    assert f"{flag[0]} does not go with {later[0]}" in answer.err
+    assert (planned_copy / "plan.json").read_bytes() == before
+
+
+def test_every_flag_of_plan_is_about_scans_or_about_a_run():
+    parser = cli.build_parser()
+    plan = next(action for action in parser._actions if action.dest == "verb").choices["plan"]
+    common = {"help", "quiet", "verbose", "json", "workers"}
+    assert {action.dest for action in plan._actions} - common == {"dataset", "explain", "set", *cli.SCAN_FLAGS}
+
+
+@pytest.mark.parametrize("words", [["--explain"], ["--explain", "2d"], ["--explain", "-q"]])
+def test_a_plan_is_explained(autoseg, planned, words):
+    answer = autoseg("plan", planned, *words)
+    assert (answer.code, answer.err) == (0, "")
+    assert "EVERY VALUE, AND WHY" in answer.out
+    assert ("2d: EVERY" in answer.out) == ("2d" in words)
+
+
+def test_an_explanation_is_one_event(autoseg, planned):
+    answer = autoseg("plan", planned, "--explain", "--json")
+    (event,) = [json.loads(line) for line in answer.out.splitlines()]
+    assert event["event"] == "explain"
+    assert "CONFIGURATIONS" in event["text"]
+
+
+def test_explaining_leaves_no_log_and_changing_does(autoseg, planned_copy, scans):
+    (planned_copy / "log.txt").unlink(missing_ok=True)
+    assert autoseg("plan", planned_copy, "--explain").code == 0
+    assert not (planned_copy / "log.txt").exists()
+    assert autoseg("plan", planned_copy, "--set", "default_configuration=2d", "configurations.2d.batch_size=3").code == 0
+    assert "configurations.2d.batch_size" in (planned_copy / "log.txt").read_text()
+    for words in (["--explain"], ["--set", "default_configuration=2d"]):
+        answer = autoseg("plan", scans, *words)
+        assert answer.code == 2
+        assert f"autoseg plan {scans} -o RUN" in answer.err
+        assert not (scans / "log.txt").exists()
+
+
+def test_values_may_be_set_one_flag_at_a_time_but_not_twice(autoseg, planned_copy):
+    answer = autoseg("plan", planned_copy, "--set", "configurations.2d.batch_size=3", "--set", "configurations.2d.accumulation=2")
+    assert answer.code == 0
+    assert "batch_size: " in answer.out
+    assert "accumulation: 1 → 2" in answer.out
+    answer = autoseg("plan", planned_copy, "--set", "configurations.2d.batch_size=3", "configurations.2d.batch_size=4")
+    assert answer.code == 2
+    assert "given twice" in answer.err

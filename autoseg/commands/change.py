@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.commands.explain import format_duration, open_run
+from autoseg.commands.explain import format_bytes, format_duration, open_run
 from autoseg.io.files import load_record, name_full_disk, save_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.change import list_changed, list_values, set_fields
@@ -39,10 +39,8 @@ def format_change(old: Plan, new: Plan, dataset: Dataset, folder: RunFolder) -> 
     pairs = [(a, b) for a, b in zip(old.configurations, new.configurations) if a != b]
     for before, after in pairs:
         was, now = list_values(before), list_values(after)
-        lines += [
-            f"{name}.{field}: {format_value(was.get(field), field)} → {format_value(now[field], field)}"
-            for field in list_changed(before, after)
-        ]
+        for field in list_changed(before, after):
+            lines.append(f"configurations.{after.name}.{field}: {format_value(was.get(field), field)} → {format_value(now[field], field)}")
         lines += [f"  {text}" for text in _list_consequences(before, after)]
         if preparation_digest(before, old, dataset) != preparation_digest(after, new, dataset):
             lines.append("  scans are prepared anew when training starts")
@@ -55,9 +53,9 @@ def _list_consequences(before: Configuration, after: Configuration) -> list[str]
     old, new = before.memory, after.memory
     facts = [
         ("median scan (voxels)", format_value(before.median_shape, "median_shape"), format_value(after.median_shape, "median_shape")),
-        ("memory to train", f"{old.training_bytes / 1e9:.2f} GB", f"{new.training_bytes / 1e9:.2f} GB"),
-        ("memory to predict", f"{old.prediction_bytes / 1e9:.2f} GB", f"{new.prediction_bytes / 1e9:.2f} GB"),
-        ("prepared scans", f"{old.prepared_bytes / 1e9:.3g} GB", f"{new.prepared_bytes / 1e9:.3g} GB"),
+        ("memory to train", format_bytes(old.training_bytes), format_bytes(new.training_bytes)),
+        ("memory to predict", format_bytes(old.prediction_bytes), format_bytes(new.prediction_bytes)),
+        ("prepared scans", format_bytes(old.prepared_bytes), format_bytes(new.prepared_bytes)),
         ("a step", _tell_step(before), _tell_step(after)),
         ("a fold", _tell_training(before), _tell_training(after)),
     ]

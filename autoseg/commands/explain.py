@@ -48,7 +48,15 @@ MEANINGS = {  # of fields whose reason stands with their group, or that the plan
     "schedule.epochs": "length of a training where minutes are 0",
     "schedule.minutes": "length of a training, 0: by epochs",
     "augmentation.rotation": "at most, about the first axis and about the others",
-    "augmentation.scaling": "size of what is shown, smallest and largest",
+    "loss.name": "Dice and cross-entropy",
+    "optimizer.name": "how weights follow the gradient",
+    "schedule.name": "how the rate falls",
+    "augmentation.scaling": "factor on the size of what is seen, smallest and largest",
+    "augmentation.blur_sigma": "width of the blur, smallest and largest",
+    "augmentation.brightness": "factor on all values",
+    "augmentation.contrast": "factor on what differs from the mean",
+    "augmentation.low_resolution": "share of the voxels along an axis that the coarser scan has",
+    "augmentation.gamma": "exponent on values brought to 0 … 1",
     "augmentation.noise_std": "in units of the normalised image",
     "augmentation.foreground_probability": "of a patch to be centred on a class rather than anywhere",
 }
@@ -68,7 +76,7 @@ def explain(run: str | Path, configuration: str | None = None) -> str:
     lines += ["", "MACHINE", *_describe_machine(plan.machine)]
     lines += ["", "CONFIGURATIONS", *_list_configurations(plan)]
     lines += ["", f"{chosen.name}: EVERY VALUE, AND WHY", *_describe_fields(chosen, dataset)]
-    lines += ["", "NETWORK", *_draw_network(chosen, dataset)]
+    lines += ["", "NETWORK", *_describe_network(chosen, dataset, plan.machine)]
     lines += ["", "WHAT TO EXPECT", *_describe_expectations(chosen, plan, fingerprint)]
     lines += ["", "YOURS", *_describe_changes(chosen, folder.path)]
     return "\n".join(lines)
@@ -95,7 +103,9 @@ def _wrap(head: str, text: str) -> list[str]:
 
 def _row(name: str, value: str, reason: str, mark: str = " ") -> list[str]:
     """One field: mark, name, value, and the reason in the third column, or below where the value is too long for its own."""
-    head = f" {mark}{name:<{NAME}} "
+    text = name.lstrip()
+    indent = len(name) - len(text)
+    head = f" {' ' * indent}{mark}{text:<{NAME - indent}} "
     if len(value) <= VALUE:
         return _wrap(f"{head}{value:<{VALUE}}  ", reason)
     below = _wrap(" " * (len(head) + VALUE + 2), reason) if reason else []
@@ -167,7 +177,7 @@ def _choose_volume_unit(volume: float, dataset: Dataset) -> tuple[float, str]:
 
 def _describe_machine(machine: Machine) -> list[str]:
     rate = f", {machine.flops / 1e9:.0f} billion operations a second ({machine.flops_source})" if machine.flops else ""
-    return _wrap("  ", f"{DEVICES[machine.device]} {machine.name}, {machine.memory / 1e9:.3g} GB of memory, {machine.cores} cores{rate}")
+    return _wrap("  ", f"{DEVICES[machine.device]} {machine.name}, {format_bytes(machine.memory)} of memory, {machine.cores} cores{rate}")
 
 
 def _list_configurations(plan: Plan) -> list[str]:
@@ -176,9 +186,9 @@ def _list_configurations(plan: Plan) -> list[str]:
         network, memory = configuration.network, configuration.memory
         lines += _wrap(
             f"  {configuration.name:<12} ",
-            f"spacing {format_value(configuration.spacing, 'spacing')}, patch {format_value(configuration.patch_size, 'patch_size')}, "
+            f"spacing {_format_spacing(configuration.spacing)}, patch {format_value(configuration.patch_size, 'patch_size')}, "
             f"batch {configuration.batch_size}, {len(network.strides)} stages of {network.features[0]} to {network.features[-1]} maps, "
-            f"{memory.training_bytes / 1e9:.2f} GB to train",
+            f"{format_bytes(memory.training_bytes)} to train",
         )
         if configuration.name == plan.default_configuration:
             lines += _wrap(" " * 15, f"the default: {plan.default_reason}")
@@ -243,23 +253,15 @@ def _describe_scheme(spec: Normalization) -> str:
     return spec.scheme
 
 
-def _draw_network(configuration: Configuration, dataset: Dataset) -> list[str]:
-    """One line per stage: the encoder's way down, and what the decoder has at the same resolution on its way up."""
+def _describe_network(configuration: Configuration, dataset: Dataset, machine: Machine) -> list[str]:
+    """What kind it is, its stages as a table, and the reasons of its own fields."""
     network, reasons = configuration.network, configuration.reasons
-    counts = KIND_FIELDS[network.kind]
-    down, up = getattr(network, counts), (*(str(count) for count in network.decoder_convolutions), "")
-    header = ("stage", "stride", "kernel", "width", counts, "in the decoder", "map (voxels)", f"voxel ({dataset.unit})")
-    rows, sizes, steps = [header], configuration.patch_size, configuration.spacing
-    for stage, stride in enumerate(network.strides):
-        sizes = tuple(-(-size // step) for size, step in zip(sizes, stride))
-        steps = tuple(edge * step for edge, step in zip(steps, stride))
-        voxel = "x".join(f"{edge:.3g}" for edge in steps)
-        kernel, edges = network.kernel_sizes[stage], (format_value(part, "patch_size") for part in (stride, network.kernel_sizes[stage], sizes))
-    columns = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, columns)).rstrip() for row in rows]
-    weights = estimate_needs(configuration, dataset).weights
-    kind = f"a U-Net of kind {network.kind}, {weights / 1e6:.2f} million weights, about"
-    lines = [*_wrap("  ", "; ".join(text for text in (kind, reasons.get("network", "")) if text)), *lines]
+    weights = estimate_needs(configuration, dataset, machine).weights
+    kind = f"a U-Net of kind {network.kind}, about {weights / 1e6:.2f} million weights"
+    lines = [
+        *_wrap("  ", "; ".join(text for text in (kind, reasons.get("network", "")) if text)),
+        *_draw_stages(configuration, dataset.unit),
+    ]
     for field in network.__struct_fields__:
         key = find_reason_key(configuration, f"network.{field}")
         if key in reasons:
@@ -267,12 +269,28 @@ def _draw_network(configuration: Configuration, dataset: Dataset) -> list[str]:
     return lines
 
 
+def _draw_stages(configuration: Configuration, unit: str) -> list[str]:
+    """One line per stage: the encoder's way down, and what the decoder has at the same resolution on its way up."""
+    network, sizes, steps = configuration.network, configuration.patch_size, configuration.spacing
+    counts = KIND_FIELDS[network.kind]
+    down, up = getattr(network, counts), (*network.decoder_convolutions, "")
+    rows = [("stage", "strides", "kernel_sizes", "features", counts, "decoder_convolutions", "map (voxels)", f"voxel ({unit})")]
+    for stage, (stride, kernel) in enumerate(zip(network.strides, network.kernel_sizes)):
+        sizes = tuple(size // step for size, step in zip(sizes, stride))
+        steps = tuple(edge * step for edge, step in zip(steps, stride))
+        path, field, extent = (format_value(part, "patch_size") for part in (stride, kernel, sizes))
+        voxel = _format_spacing(steps)
+        rows.append((str(stage), path, field, str(network.features[stage]), str(down[stage]), str(up[stage]), extent, voxel))
+    columns = [max(map(len, column)) for column in zip(*rows)]
+    return ["  " + "  ".join(f"{text:<{width}}" for text, width in zip(row, columns)).rstrip() for row in rows]
+
+
 def _describe_expectations(configuration: Configuration, plan: Plan, fingerprint: Fingerprint) -> list[str]:
     memory, machine = configuration.memory, plan.machine
-    share = f" of {machine.memory / 1e9:.3g} GB ({memory.training_bytes / machine.memory:.0%})" if machine.memory else ""
-    lines = _row("memory.training_bytes", f"{memory.training_bytes / 1e9:.2f} GB{share}", configuration.reasons.get("memory", ""))
-    lines += _row("memory.prediction_bytes", f"{memory.prediction_bytes / 1e9:.2f} GB", "to predict a scan of median size")
-    disk = f"{memory.prepared_bytes / 1e9:.3g} GB" if memory.prepared_bytes else "not known"
+    share = f" of {format_bytes(machine.memory)} ({memory.training_bytes / machine.memory:.0%})" if machine.memory else ""
+    lines = _row("memory.training_bytes", f"{format_bytes(memory.training_bytes)}{share}", configuration.reasons.get("memory", ""))
+    lines += _row("memory.prediction_bytes", format_bytes(memory.prediction_bytes), "to predict a scan of median size")
+    disk = format_bytes(memory.prepared_bytes) if memory.prepared_bytes else "not known"
     lines += _row("memory.prepared_bytes", disk, "the prepared scans on the disk, before compression")
     seconds = configuration.seconds_per_step
     step = format_duration(seconds) if seconds else "not known"
@@ -301,6 +319,20 @@ def _describe_prediction(configuration: Configuration, plan: Plan, fingerprint: 
     times = 2 ** len(configuration.mirror_axes)
     mirrored = f"{times} times that with --tta" if times > 1 else "--tta changes nothing, as no axis is mirrored"
     return (f"about {format_duration(tiles * slices * each)}" if each else "not known"), f"{text}; {mirrored}"
+
+
+def _format_spacing(steps: tuple[float, ...]) -> str:
+    """A spacing in short."""
+    return "x".join(f"{step:.3g}" for step in steps)
+
+
+def format_bytes(size: float) -> str:
+    """An amount of memory in the unit that suits it.
+
+    >>> format_bytes(25_276_063_744), format_bytes(19_400_000)
+    ('25.3 GB', '19.4 MB')
+    """
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def format_duration(seconds: float) -> str:

@@ -11,7 +11,8 @@ from autoseg.errors import InputError
 from autoseg.io.discovery import Discovery, Problem, discover
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record, write_bytes
 from autoseg.io.machine import count_cores, measure_machine
-from autoseg.io.nnunet import format_nnunet_plan, read_nnunet_folder
+from autoseg.io.nnunet import read_nnunet_folder
+from autoseg.io.nnunet_plan import format_nnunet_plan
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.budget import format_shape

@@ -90,8 +90,13 @@ def read_nnunet_folder(folder: Path) -> tuple[Dataset, Fingerprint] | None:
 
 
 def is_flat(measured: DatasetFingerprint) -> bool:
-    """Whether the cases are images: one slice each, with nnU-Net's fake distance to the next."""
-    return all(
+    """Whether the cases are images: one slice each, with nnU-Net's fake distance to the next.
+
+    Where pixels differ in size, so does that distance, and nnU-Net takes it for a real one: it resamples along it and may plan in 3D. So
+    that its decisions come out equal, such images stay volumes of one slice.
+    """
+    distances = [spacing[0] for spacing in measured.spacings]
+    return max(distances) <= min(distances) * (1 + ROUNDING) and all(
         shape[0] == 1 and (spacing[0] == FAKE_SPACING or spacing[0] >= FAKE_SPACING * max(spacing[1:]) * (1 - ROUNDING))
         for spacing, shape in zip(measured.spacings, measured.shapes_after_crop)
     )

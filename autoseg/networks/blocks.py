@@ -11,7 +11,7 @@ SLOPE = 0.01
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-AVERAGE_POOLS: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+AVERAGE_POOLINGS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,6 +107,18 @@ class ConvolutionBlock(nn.Sequential):
         super().__init__(make_convolution(inputs, outputs, kernel, stride), NormActivation(outputs))
 
 
+class AveragePool(nn.Module):
+    """Means of boxes of `stride` voxels, in the precision of the input: CPUs pool volumes in float32 only, and all that follows would be so."""
+
+    def __init__(self, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (sample, channel, …), sizes divided by the stride and rounded up."""
+        return AVERAGE_POOLINGS[len(self.stride)](x, self.stride, ceil_mode=True).to(x.dtype)
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut (He 2016, arXiv 1512.03385), which pools by averages (ResNet-D, He 2019, arXiv 1812.01187).
 
@@ -121,7 +133,7 @@ class ResidualBlock(nn.Module):
         self.norm = Norm(outputs)
         self.shortcut = nn.Sequential()
         if stride != ones:
-            self.shortcut.append(AVERAGE_POOLS[len(kernel)](stride, ceil_mode=True))  # type: ignore[arg-type]
+            self.shortcut.append(AveragePool(stride))
         if inputs != outputs:
             self.shortcut.append(make_convolution(inputs, outputs, ones, ones))
             self.shortcut.append(Norm(outputs))

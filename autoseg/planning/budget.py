@@ -3,18 +3,24 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from autoseg.planning.cost import count_operations, count_reference_elements, estimate_training_bytes
+from autoseg.planning.cost import count_operations, count_reference_elements
+from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.topology import PADDING, Topology, decide_topology, make_initial_patch, round_to_scan, shrink_patch
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
 from autoseg.records.plan import NetworkSpec
 from autoseg.records.profile import Profile
 
+DeviceName = Literal["cpu", "cuda", "mps"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
 COARSENING = 1.03  # factor per step of the search for a coarser spacing (nnU-Net's, for its low-resolution stage)
 COARSEST = 4.0  # a scan is never coarsened beyond this factor
+PRECISIONS: dict[DeviceName, PrecisionName] = {"cpu": "fp32", "cuda": "bf16", "mps": "fp32"}  # that a plan counts with
 MEMORY_SHARE = 0.95  # of the memory given that a plan may use
 WELL_USED = 0.80  # of the memory given that a plan uses where a larger patch would show more of a scan
 SMALLEST_PATCH = 32  # voxels per axis that a patch keeps, rather than a batch of more than one, where memory is short
@@ -166,9 +172,15 @@ def _fit_patch(task: Task, batch: int, limit: int) -> tuple[Topology, int]:
     return _grow(task, topology, batch, limit), batch
 
 
+def count_training_bytes(task: Task, network: NetworkSpec, patch: tuple[int, ...], batch: int) -> int:
+    """Peak bytes of a training step on the task's machine, in the precision that it trains in."""
+    device = task.machine.device
+    work = Workload(network, patch, batch, task.channels, task.classes, task.profile.optimizer, PRECISIONS[device], device)
+    return estimate_training(work).total
+
+
 def _count_bytes(task: Task, topology: Topology, batch: int) -> int:
-    network = build_network_spec(topology, task.profile)
-    return estimate_training_bytes(network, topology.patch_size, batch, task.channels, task.classes)
+    return count_training_bytes(task, build_network_spec(topology, task.profile), topology.patch_size, batch)
 
 
 def _is_small(task: Task, topology: Topology) -> bool:
@@ -238,7 +250,7 @@ def fit_to_operations(task: Task) -> Fit:
 def _is_affordable(task: Task, topology: Topology, network: NetworkSpec, allowed: float) -> bool:
     batch = task.profile.minimum_batch
     operations = batch * count_operations(network, topology.patch_size, task.channels, task.classes)
-    needed = estimate_training_bytes(network, topology.patch_size, batch, task.channels, task.classes)
+    needed = count_training_bytes(task, network, topology.patch_size, batch)
     return operations <= allowed and needed <= MEMORY_SHARE * task.machine.memory
 
 

@@ -259,10 +259,10 @@ def _estimate(old: Configuration, new: Configuration, plan: Plan, dataset: Datas
     """Memory anew; seconds per step and bytes on the disk in proportion to what the planner expected (0 where it did not)."""
     if old == new:
         return old
-    needs = estimate_needs(new, dataset)
+    needs = estimate_needs(new, dataset, plan.machine)
     seconds = 0.0
     if old.seconds_per_step and is_sound(old, plan, dataset):
-        seconds = old.seconds_per_step * needs.operations / estimate_needs(old, dataset).operations
+        seconds = old.seconds_per_step * needs.operations / estimate_needs(old, dataset, plan.machine).operations
     prepared = old.memory.prepared_bytes * math.prod(new.median_shape) / math.prod(old.median_shape)
     memory = MemoryEstimate(training_bytes=needs.training_bytes, prediction_bytes=needs.prediction_bytes, prepared_bytes=round(prepared))
     return msgspec.structs.replace(new, memory=memory, seconds_per_step=seconds)

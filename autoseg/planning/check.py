@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+from autoseg import __version__
 from autoseg.errors import InputError
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset
@@ -69,7 +70,7 @@ def describe_tight_memory(plan: Plan, dataset: Dataset) -> list[str]:
     """One line per configuration whose training would fill nearly all memory; the plan passes check_plan."""
     lines, memory = [], plan.machine.memory
     for configuration in plan.configurations:
-        needed = estimate_needs(configuration, dataset).training_bytes
+        needed = estimate_needs(configuration, dataset, plan.machine).training_bytes
         if memory and needed > TIGHT * memory:
             share = f"{needed / 1e9:.2f} of {memory / 1e9:.2f} GB ({needed / memory:.0%})"
             lines.append(f"{configuration.name}: training needs about {share} of {plan.machine.name}; it may run out of memory.")
@@ -113,6 +114,7 @@ def _find_configuration_faults(configuration: Configuration, plan: Plan, dataset
     yield from _check_lengths(configuration, dataset)
     yield from _check_network(configuration.network)
     yield from _check_numbers(configuration)
+    yield from _check_rows(configuration)
     yield from _check_ranges(configuration.augmentation)
     yield from _check_normalization(configuration)
     yield from _check_patch(configuration)
@@ -129,18 +131,17 @@ def _check_lengths(configuration: Configuration, dataset: Dataset) -> Iterator[F
     if not stages:
         yield Fault("network.strides", "none", "One tuple per stage, such as 1x1x1,2x2x2")
     used = KIND_FIELDS[configuration.network.kind]
-    unused = next(field for field in KIND_FIELDS.values() if field != used)
+    other, unused = next((kind, field) for kind, field in KIND_FIELDS.items() if field != used)
     expected = [(field, dimension, "axis") for field in SHAPES]
     expected += [("normalization", len(dataset.channels), "channel")]
     expected += [(f"network.{field}", stages, "stage") for field in ("kernel_sizes", "features", used)]
-    expected += [("network.decoder_convolutions", stages - 1, "stage but the deepest"), (f"network.{unused}", 0, "stage of another kind")]
+    expected += [("network.decoder_convolutions", stages - 1, "stage but the deepest"), (f"network.{unused}", 0, f"stage of kind {other}")]
     for field, count, what in expected:
         value = attrgetter(field)(configuration)
         if len(value) != count:
-            allowed = (
-                f"{count} entries, one per {what}" if count else f"No entries: a network of kind {configuration.network.kind} has none"
-            )
-            yield Fault(field, _format_field(value, field), allowed)
+            entries = "1 entry" if count == 1 else f"{count} entries"
+            none = f"No entries: this network has no {what}"
+            yield Fault(field, _format_field(value, field), f"{entries}, one per {what}" if count else none)
     for field in ("network.strides", "network.kernel_sizes"):
         value = attrgetter(field)(configuration)
         if any(len(part) != dimension for part in value):
@@ -171,6 +172,14 @@ def _check_numbers(configuration: Configuration) -> Iterator[Fault]:
             value = attrgetter(field)(configuration)
             if not (math.isfinite(value) and holds(value)):
                 yield Fault(field, format_value(value), allowed)
+    optimizer, loss = configuration.optimizer, configuration.loss
+    if optimizer.name == "sgd" and not optimizer.momentum:
+        yield Fault("optimizer.momentum", "0", "A number above 0: Nesterov's momentum, which sgd uses, looks ahead by it")
+    if loss.dice_weight + loss.cross_entropy_weight == 0:
+        yield Fault("loss.dice_weight", "0", "A number above 0, as loss.cross_entropy_weight is 0 too")
+
+
+def _check_rows(configuration: Configuration) -> Iterator[Fault]:
     if not all(math.isfinite(step) and step > 0 for step in configuration.spacing):
         yield Fault("spacing", format_value(configuration.spacing, "spacing"), "Numbers above 0, in mm")
     if not all(math.isfinite(size) and size >= 1 for size in configuration.median_shape):
@@ -178,11 +187,6 @@ def _check_numbers(configuration: Configuration) -> Iterator[Fault]:
     axes = configuration.mirror_axes
     if len(set(axes)) != len(axes) or not set(axes) <= set(range(configuration.dimension)):
         yield Fault("mirror_axes", format_value(axes), f"Some of {', '.join(map(str, range(configuration.dimension)))}, each once, or none")
-    optimizer, loss = configuration.optimizer, configuration.loss
-    if optimizer.name == "sgd" and not optimizer.momentum:
-        yield Fault("optimizer.momentum", "0", "A number above 0: Nesterov's momentum, which sgd uses, looks ahead by it")
-    if loss.dice_weight + loss.cross_entropy_weight == 0:
-        yield Fault("loss.dice_weight", "0", "A number above 0, as loss.cross_entropy_weight is 0 too")
 
 
 def _check_ranges(augmentation: AugmentationSpec) -> Iterator[Fault]:
@@ -217,9 +221,7 @@ def _check_patch(configuration: Configuration) -> Iterator[Fault]:
             nearest = f"{smaller} or {larger}" if smaller > 0 else f"{larger}"
             yield Fault("patch_size", text, f"Axis {axis}, {size}, must be a multiple of {divisor}, the product of its strides: {nearest}")
     if math.prod(configuration.patch_size) == math.prod(divisors):
-        yield Fault(
-            "patch_size", text, "Larger on some axis: the deepest stage has a single voxel, where nothing is left to normalise"
-        )
+        yield Fault("patch_size", text, "Larger on some axis: the deepest stage has a single voxel, where nothing is left to normalise")
 
 
 def _check_previous(configuration: Configuration, plan: Plan) -> Iterator[Fault]:
@@ -236,8 +238,13 @@ def _check_previous(configuration: Configuration, plan: Plan) -> Iterator[Fault]
 
 
 def _check_memory(configuration: Configuration, plan: Plan, dataset: Dataset) -> Iterator[Fault]:
-    """Training fits the machine planned for. What the planner itself knew to be larger, as nnU-Net's rules may be, is let pass."""
-    needed, memory = estimate_needs(configuration, dataset).training_bytes, plan.machine.memory
+    """Training fits the machine planned for; let pass is what the planner itself knew to be larger, as with nnU-Net's rules.
+
+    Another version may count other bytes: what it has planned, and nobody changed, need not fit by the count of this one.
+    """
+    if plan.autoseg_version != __version__ and not configuration.user_set:
+        return
+    needed, memory = estimate_needs(configuration, dataset, plan.machine).training_bytes, plan.machine.memory
     if memory and needed > max(memory, configuration.memory.training_bytes):
         excess = f"{(needed - memory) / 1e9:.2f} GB ({(needed - memory) / memory:.0%}) less"
         allowed = f"At most the {memory / 1e9:.2f} GB of {plan.machine.name}, {excess}"

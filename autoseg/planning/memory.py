@@ -14,7 +14,7 @@ from autoseg.records.plan import NetworkSpec
 FLOAT, LONG, BOOL = 4, 8, 1  # bytes of a float32, an int64, a truth value
 MOMENTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps per weight
 TILES_AT_ONCE = 2  # of the sliding window (autoseg/inference/sliding_window.py)
-DICE_SUMS = 8  # numbers per sample and class that the Dice formula keeps, about
+DICE_SUMS = 2  # numbers per class that the formula of a batch's Dice keeps: numerator and denominator
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,9 @@ def _make_shortcut(work: Workload, source: _Map, target: _Map) -> list[_Node]:
     middle = _make_map(work, source.channels, target.voxels)
     nodes = []
     if pooled:
-        nodes.append(_Node(kept=middle.size if widened else 0, consumed=middle.size if widened else 0, extra=source.size))
+        wide = work.device == "cpu" and len(work.patch) == 3 and work.precision != "fp32"  # CPUs pool volumes in float32 only
+        copy = 2 * source.size if wide else 0
+        nodes.append(_Node(kept=copy + (middle.size if widened else 0), consumed=middle.size if widened else 0, extra=copy + source.size))
     if widened:
         nodes.append(_make_convolution(work, middle, target, 1, "made" if pooled else "added"))
         nodes.append(replace(_make_norm(work, target), consumed=0))
@@ -238,7 +240,7 @@ def _list_losses(work: Workload) -> list[_Node]:
     for head, voxels in enumerate(count_stage_voxels(work.network, work.patch)[: _count_heads(work.network)]):
         places, logits = work.batch * voxels, _make_map(work, work.classes, voxels)
         softmax = places * work.classes * FLOAT
-        kept = 2 * softmax + places * (LONG + BOOL) + DICE_SUMS * work.batch * work.classes * FLOAT
+        kept = 2 * softmax + places * (LONG + BOOL) + (DICE_SUMS * work.classes + 1) * FLOAT
         if head:
             kept += places * LONG
         worst = 2 * softmax + places * FLOAT  # two gradients of the softmax, one to be added to the other, and of the true class

@@ -10,12 +10,14 @@ from autoseg.planning.budget import (
     BUDGETS,
     Fit,
     Task,
+    count_training_bytes,
     format_shape,
     measure_objects_by_class,
     search_low_resolution,
     with_dimension,
 )
-from autoseg.planning.cost import count_operations, estimate_prediction_bytes, estimate_training_bytes
+from autoseg.planning.cost import count_operations
+from autoseg.planning.memory import estimate_prediction_bytes
 from autoseg.planning.mirroring import decide_mirroring
 from autoseg.planning.normalization import decide_normalization
 from autoseg.planning.spacing import Resolution, SpacingRule, decide_resolution
@@ -152,7 +154,7 @@ def _make_configuration(name: ConfigurationName, common: Common, task: Task, fit
     axes, mirror_reason = common.mirror
     skipped = common.dataset.dimension - dimension
     operations = count_operations(fit.network, fit.patch_size, task.channels, task.classes) * fit.batch_size * fit.accumulation
-    training = estimate_training_bytes(fit.network, fit.patch_size, fit.batch_size, task.channels, task.classes)
+    training = count_training_bytes(task, fit.network, fit.patch_size, fit.batch_size)
     _refuse_too_little_memory(training, common.machine, profile)
     return Configuration(
         name=name,

@@ -1,7 +1,6 @@
 """Folds of a cross-validation, patients kept together."""
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold
 
 from autoseg.errors import InputError
 from autoseg.records.dataset import Dataset
@@ -20,10 +19,19 @@ def make_splits(dataset: Dataset, folds: int = FOLDS) -> Splits:
     if count < 2:
         return Splits(folds=(Fold(training=tuple(map(str, ids)), validation=()),))
     if len(set(groups)) == len(ids):
-        parts = KFold(count, shuffle=True, random_state=SEED).split(ids)
+        order = np.arange(len(ids))
+        np.random.RandomState(SEED).shuffle(order)
+        held_out = [np.sort(part) for part in np.array_split(order, count)]
     else:
-        parts = GroupKFold(count).split(ids, groups=groups)
-    return Splits(folds=tuple(Fold(training=tuple(map(str, ids[a])), validation=tuple(map(str, ids[b]))) for a, b in parts))
+        from sklearn.model_selection import GroupKFold  # late: it takes two seconds, and most plans have no groups
+
+        held_out = [part for _, part in GroupKFold(count).split(ids, groups=groups)]
+    return Splits(folds=tuple(_make_fold(ids, part) for part in held_out))
+
+
+def _make_fold(ids: np.ndarray, held_out: np.ndarray) -> Fold:
+    training = np.delete(ids, held_out)
+    return Fold(training=tuple(map(str, training)), validation=tuple(map(str, ids[held_out])))
 
 
 def check_splits(splits: Splits, dataset: Dataset) -> None:

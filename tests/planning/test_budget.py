@@ -10,6 +10,7 @@ from autoseg.planning.budget import (
     MEMORY_SHARE,
     Task,
     build_network_spec,
+    count_training_bytes,
     fit_to_elements,
     fit_to_memory,
     fit_to_operations,
@@ -21,8 +22,6 @@ from autoseg.planning.cost import (
     count_operations,
     count_reference_elements,
     count_weights,
-    estimate_prediction_bytes,
-    estimate_training_bytes,
 )
 from autoseg.planning.topology import decide_topology
 from autoseg.records.fingerprint import Fingerprint
@@ -87,16 +86,6 @@ def test_weights_are_those_of_the_network_that_is_built(dimension):
     assert count_weights(spec, 2, 3) == pytest.approx(built, rel=0.01)
 
 
-def test_training_bytes_grow_with_the_batch_but_for_the_weights():
-    one, two, three = (estimate_training_bytes(TINY, (8, 8), batch, 2, 3) for batch in (1, 2, 3))
-    assert two - one == three - two == 4 * 3 * (4 * 64 + 8 * 16 + 8 * 16 + 4 * 64 + 4 * 64 + 3 * 64)
-    assert one - (two - one) == 4 * 5 * count_weights(TINY, 2, 3)
-
-
-def test_prediction_bytes_count_the_widest_stage_and_the_volumes():
-    assert estimate_prediction_bytes(TINY, (8, 8), (100, 4), 2, 3) == 4 * (4 * 4 * 64 + 100 * 8 * (2 + 2 * 3 + 1))
-
-
 def test_widths_double_up_to_the_limit_of_the_dimension():
     profile = read_profile("autoseg")
     deep = build_network_spec(decide_topology((1.0, 1.0, 1.0), (128, 128, 128)), profile)
@@ -139,13 +128,14 @@ def test_a_step_on_a_cpu_is_fast_enough_for_the_steps_of_the_profile(minutes):
     fit = fit_to_operations(task)
     operations = fit.batch_size * count_operations(fit.network, fit.patch_size, task.channels, task.classes)
     assert operations * task.profile.steps <= CPU.flops * minutes * 60
-    assert estimate_training_bytes(fit.network, fit.patch_size, fit.batch_size, 1, 4) <= MEMORY_SHARE * CPU.memory
+    assert count_training_bytes(task, fit.network, fit.patch_size, fit.batch_size) <= MEMORY_SHARE * CPU.memory
 
 
 def test_a_cpu_with_little_memory_gets_a_smaller_patch():
     small = Machine(device="cpu", name="", memory=500 * 10**6, cores=2, flops=1e15)
-    fit = fit_to_operations(make_task("autoseg-cpu", small, smallest_object=1.0))
-    assert estimate_training_bytes(fit.network, fit.patch_size, fit.batch_size, 1, 4) <= MEMORY_SHARE * small.memory
+    task = make_task("autoseg-cpu", small, smallest_object=1.0)
+    fit = fit_to_operations(task)
+    assert count_training_bytes(task, fit.network, fit.patch_size, fit.batch_size) <= MEMORY_SHARE * small.memory
     assert fit.patch_size < (128, 160, 128)
 
 
@@ -188,10 +178,6 @@ def fit_gpu(gigabytes, **changes):
     return fit_to_memory(make_task("autoseg", Machine(device="cuda", name="", memory=gigabytes * 10**9, cores=8), **changes))
 
 
-def count_bytes(fit, classes=4):
-    return estimate_training_bytes(fit.network, fit.patch_size, fit.batch_size, 1, classes)
-
-
 SHAPES = [
     ((1.0, 1.0, 1.0), (138, 169, 138)),
     ((1.0, 0.77, 0.77), (432, 512, 512)),
@@ -207,8 +193,9 @@ SHAPES = [
 @pytest.mark.parametrize("gigabytes", [6, 8, 11, 16, 24, 40, 80])
 @pytest.mark.parametrize(("spacing", "shape"), SHAPES)
 def test_memory_is_well_used_and_never_beyond_its_share(spacing, shape, gigabytes):
-    fit = fit_gpu(gigabytes, spacing=spacing, shape=shape)
-    used = count_bytes(fit) / (gigabytes * 1e9)
+    task = make_task("autoseg", Machine(device="cuda", name="", memory=gigabytes * 10**9, cores=8), spacing=spacing, shape=shape)
+    fit = fit_to_memory(task)
+    used = count_training_bytes(task, fit.network, fit.patch_size, fit.batch_size) / task.machine.memory
     assert used <= MEMORY_SHARE
     if math.prod(fit.patch_size) < math.prod(shape):
         assert used >= 0.8, (fit.patch_size, fit.batch_size)

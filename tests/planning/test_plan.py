@@ -5,7 +5,8 @@ import pytest
 
 from autoseg.errors import InputError
 from autoseg.io.profiles import list_profiles, read_profile
-from autoseg.planning.cost import count_operations, estimate_training_bytes
+from autoseg.planning.cost import count_operations
+from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.base import compute_digest, decode, encode
 from autoseg.records.machine import Machine
@@ -173,6 +174,8 @@ def test_every_installed_profile_gives_every_decision_a_reason_and_a_memory_esti
         assert decided <= set(configuration.reasons)
         assert all(configuration.reasons.values())
         assert decided - {"network"} <= set(msgspec.structs.asdict(configuration))
-        expected = estimate_training_bytes(configuration.network, configuration.patch_size, configuration.batch_size, 1, 3)
-        assert configuration.memory.training_bytes == expected
+        precision = "fp32" if machine.device == "cpu" else "bf16"
+        patch, batch, optimizer = configuration.patch_size, configuration.batch_size, configuration.optimizer.name
+        work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device)
+        assert configuration.memory.training_bytes == estimate_training(work).total
         assert configuration.memory.prediction_bytes > 0
