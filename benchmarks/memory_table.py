@@ -6,12 +6,10 @@ On the CPU: all tensors that the graph of one step holds, all tensors that live 
 records), and how far the process grows. On a GPU: the allocator's own peaks.
 """
 
-import json
 import resource
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -202,7 +200,7 @@ def make_cpu_row(name: str, work: Workload) -> dict[str, Any]:
     footprint = estimate_training(work)
     row = describe(work, footprint)
     row["saved"] = compare(footprint.activations + footprint.loss, measure_saved(work))
-    row["tensors"] = compare(footprint.total - footprint.workspace, measure_tensors(work))
+    row["tensors"] = compare(footprint.total, measure_tensors(work))
     if footprint.total > SIZE_MEASURED:
         words = [sys.executable, __file__, "--growth", name, work.precision]
         row["process"] = compare(footprint.total, int(subprocess.run(words, check=True, capture_output=True, text=True).stdout))

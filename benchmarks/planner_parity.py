@@ -163,10 +163,27 @@ def read_reference(path: Path) -> Iterator[dict[str, Any]]:
     yield from sorted(entries, key=lambda entry: (entry["number"], list(PROFILES).index(entry["planner"])))
 
 
-def plan_ours(pair: dict[str, Any], profile: str, folder: Path) -> dict[str, Any]:
-    """Our plan from the same two files, in nnU-Net's form."""
+def count_kinds(pairs: list[dict[str, Any]], folder: Path) -> dict[str, int]:
+    """How many fingerprints are of images and of volumes, and how many of the images we read as volumes of one slice (io/nnunet.py)."""
+    kinds: Counter[str] = Counter()
+    for number, pair in enumerate(pairs):
+        write_pair(pair, folder)
+        imported = read_nnunet_folder(folder)
+        image = number % 4 == 3  # as in make_fingerprints
+        kinds["images" if image else "volumes"] += 1
+        kinds["images_read_as_volumes"] += image and imported is not None and imported[0].dimension == 3
+    return dict(kinds)
+
+
+def write_pair(pair: dict[str, Any], folder: Path) -> None:
+    """The two files of a fingerprint, as nnU-Net leaves them behind."""
     (folder / "dataset.json").write_text(json.dumps(pair["dataset"]))
     (folder / "dataset_fingerprint.json").write_text(json.dumps(pair["fingerprint"]))
+
+
+def plan_ours(pair: dict[str, Any], profile: str, folder: Path) -> dict[str, Any]:
+    """Our plan from the same two files, in nnU-Net's form."""
+    write_pair(pair, folder)
     imported = read_nnunet_folder(folder)
     assert imported is not None, folder
     dataset, fingerprint = imported
@@ -201,6 +218,7 @@ def compare_all(pairs: list[dict[str, Any]], reference: Iterator[dict[str, Any]]
     counts: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES.values()}
     differences, refused = [], []
     with tempfile.TemporaryDirectory() as folder:
+        kinds = count_kinds(pairs, Path(folder))
         for entry in reference:
             number, profile = entry["number"], PROFILES[entry["planner"]]
             if number >= len(pairs):
@@ -219,7 +237,7 @@ def compare_all(pairs: list[dict[str, Any]], reference: Iterator[dict[str, Any]]
             differences += [{"fingerprint": number, "profile": profile, **difference} for difference in found]
     fields = Counter(difference["field"].split(".")[-1] for difference in differences)
     return {
-        "fingerprints": len(pairs),
+        "fingerprints": {"all": len(pairs), **kinds},
         "by_profile": {profile: dict(count) for profile, count in counts.items()},
         "different_fields": dict(fields),
         "differences": differences,

@@ -51,14 +51,14 @@ def find_planner(name: str) -> type:
     return getattr(import_module(f"nnunetv2.experiment_planning.experiment_planners.{PLANNERS[name]}"), name)
 
 
-def make_plans(name: str, device: str) -> dict:
-    """What nnU-Net writes for the inputs in its folders."""
+def make_plans(name: str, device: str, prepared: Path) -> dict:
+    """What nnU-Net writes into its folder `prepared` for the inputs in its folders."""
     import torch
 
     with contextlib.redirect_stdout(io.StringIO()), torch.device(device):
         planner = find_planner(name)(NAME)
         planner.plan_experiment()
-        path = Path(os.environ["nnUNet_preprocessed"]) / NAME / f"{planner.plans_identifier}.json"
+        path = prepared / f"{planner.plans_identifier}.json"
     plans = json.loads(path.read_text())
     path.unlink()  # nnU-Net would keep configurations of the plans before
     return plans
@@ -88,11 +88,11 @@ def append(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
-def plan_one(name: str, device: str) -> dict:
+def plan_one(name: str, device: str, prepared: Path) -> dict:
     """The plans with the seconds they took, or nnU-Net's error."""
     begun = time.monotonic()
     try:
-        found = {"plans": make_plans(name, device)}
+        found = {"plans": make_plans(name, device, prepared)}
     except Exception as error:  # whatever nnU-Net stumbles over is a result here
         found = {"error": f"{type(error).__name__}: {error}"}
     return {**found, "seconds": round(time.monotonic() - begun, 3)}
@@ -116,7 +116,7 @@ def main() -> None:
             for planner in options.planners.split(","):
                 if (number, planner) in done:
                     continue
-                found = plan_one(planner, "cpu" if options.weights else "meta")
+                found = plan_one(planner, "cpu" if options.weights else "meta", Path(folder) / "preprocessed" / NAME)
                 entry = {"number": number, "planner": planner, **found}
                 append(options.plans, json.dumps(entry).encode() + b"\n")
                 print(number, planner, found["seconds"], found.get("error", ""), flush=True)

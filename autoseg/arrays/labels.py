@@ -48,7 +48,7 @@ def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], backgrou
 
 
 def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[float, ...]) -> ClassObjects:
-    """Volume and objects of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
+    """Volume, objects and centre of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
     mask = label == number
     voxels = int(mask.sum())
     voxel = float(np.prod(spacing))
@@ -64,7 +64,21 @@ def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[fl
         objects=int(count),
         object_volumes=tuple(float(v) for v in np.quantile(volumes, QUARTILES)),
         object_extents=tuple(float(v) for v in np.quantile(extents, QUARTILES)),
+        centre=_compute_centre(mask),
     )
+
+
+def _compute_centre(mask: np.ndarray) -> tuple[float, ...]:
+    """Mean position of the voxels of a mask that is not empty, as a share of its edges: 0 is the outer face of the first voxel of an axis.
+
+    >>> _compute_centre(np.array([[True, True, False, False]]))
+    (0.5, 0.25)
+    """
+    centre = []
+    for axis, size in enumerate(mask.shape):
+        counts = np.count_nonzero(mask, axis=tuple(other for other in range(mask.ndim) if other != axis))
+        centre.append(float(counts @ (np.arange(size) + 0.5)) / (int(counts.sum()) * size))
+    return tuple(centre)
 
 
 def draw_foreground(label: np.ndarray, classes: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.commands.explain import format_bytes, format_duration, open_run
+from autoseg.commands.explain import describe_training, format_bytes, format_duration, open_run
 from autoseg.io.files import load_record, name_full_disk, save_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.change import list_changed, list_values, set_fields
@@ -57,7 +57,7 @@ def _list_consequences(before: Configuration, after: Configuration) -> list[str]
         ("memory to predict", format_bytes(old.prediction_bytes), format_bytes(new.prediction_bytes)),
         ("prepared scans", format_bytes(old.prepared_bytes), format_bytes(new.prepared_bytes)),
         ("a step", _tell_step(before), _tell_step(after)),
-        ("a fold", _tell_training(before), _tell_training(after)),
+        ("a fold", describe_training(before), describe_training(after)),
     ]
     return [f"{name}: {a} → {b}" for name, a, b in facts if a != b]
 
@@ -66,21 +66,11 @@ def _tell_step(configuration: Configuration) -> str:
     return format_duration(configuration.seconds_per_step) if configuration.seconds_per_step else "time not known"
 
 
-def _tell_training(configuration: Configuration) -> str:
-    """How long a fold is trained: by the clock, or by steps and the time of each."""
-    schedule, seconds = configuration.schedule, configuration.seconds_per_step
-    if schedule.minutes:
-        steps = f", about {schedule.minutes * 60 / seconds:.0f} steps" if seconds else ""
-        return format_duration(60 * schedule.minutes) + steps
-    count = schedule.epochs * configuration.steps_per_epoch
-    return f"{count} steps" + (f", about {format_duration(count * seconds)}" if seconds else "")
-
-
 def _list_models(folder: RunFolder, name: str) -> list[str]:
     folds = sorted(path.name for path in (folder.path / "models" / name).glob("fold_*") if path.name.removeprefix("fold_").isdigit())
     if not folds:
         return []
-    return [f"  {', '.join(folds)} in models/{name} were trained with the former plan and keep it; train anew with --overwrite"]
+    return [f"  models/{name}: {', '.join(folds)} trained with the former plan; --overwrite trains anew"]
 
 
 def _name_configuration(pairs: list[tuple[Configuration, Configuration]], plan: Plan) -> str:

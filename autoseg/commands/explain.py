@@ -164,7 +164,7 @@ def _describe_class(found: list[ClassObjects], cases: int, dataset: Dataset) -> 
     volumes = _span([part.volume / scale for part in found], unit)
     extents = [part.object_extents[2] for part in found if part.object_extents]
     longest = f", longest edge of a median object {_span(extents, dataset.unit)}" if extents else ""
-    return f"in {len(found)} of {cases} cases, {volumes}; {_span([part.objects for part in found])} objects{longest}"
+    return f"in {len(found)} of {cases} cases, {volumes}; objects in a case {_span([part.objects for part in found])}{longest}"
 
 
 def _choose_volume_unit(volume: float, dataset: Dataset) -> tuple[float, str]:
@@ -295,18 +295,18 @@ def _describe_expectations(configuration: Configuration, plan: Plan, fingerprint
     seconds = configuration.seconds_per_step
     step = format_duration(seconds) if seconds else "not known"
     lines += _row("seconds_per_step", step, "" if seconds else "it is measured before the first step of a training")
-    lines += _row("a training of one fold", *_describe_training(configuration))
+    lines += _row("a training of one fold", describe_training(configuration), "then every validation case is predicted")
     return lines + _row("predicting a median scan", *_describe_prediction(configuration, plan, fingerprint))
 
 
-def _describe_training(configuration: Configuration) -> tuple[str, str]:
+def describe_training(configuration: Configuration) -> str:
+    """How long a fold is trained: by the clock, or by steps and the time of each."""
     schedule, seconds = configuration.schedule, configuration.seconds_per_step
     if schedule.minutes:
-        steps = f"about {schedule.minutes * 60 / seconds:.0f} steps; " if seconds else ""
-        return format_duration(60 * schedule.minutes), f"{steps}then every validation case is predicted"
-    steps = schedule.epochs * configuration.steps_per_epoch
-    length = format_duration(steps * seconds) if seconds else f"{steps} steps"
-    return length, f"{schedule.epochs} epochs of {configuration.steps_per_epoch} steps; then every validation case is predicted"
+        steps = f", about {schedule.minutes * 60 / seconds:.0f} steps" if seconds else ""
+        return format_duration(60 * schedule.minutes) + steps
+    count = schedule.epochs * configuration.steps_per_epoch
+    return f"{count} steps" + (f", about {format_duration(count * seconds)}" if seconds else "")
 
 
 def _describe_prediction(configuration: Configuration, plan: Plan, fingerprint: Fingerprint) -> tuple[str, str]:
@@ -315,7 +315,7 @@ def _describe_prediction(configuration: Configuration, plan: Plan, fingerprint: 
     tiles, skipped = len(make_tiles(shape, configuration.patch_size)), len(plan.axes) - configuration.dimension
     slices = int(np.median([math.prod(case.cropped_shape[axis] for axis in plan.axes[:skipped]) for case in fingerprint.cases]))
     each = configuration.seconds_per_step / (3 * configuration.batch_size * configuration.accumulation)
-    text = f"{tiles} patches" + (f" in each of {slices} slices" if skipped else "")
+    text = f"{tiles} patch{'es' if tiles > 1 else ''}" + (f" in each of {slices} slices" if skipped else "")
     times = 2 ** len(configuration.mirror_axes)
     mirrored = f"{times} times that with --tta" if times > 1 else "--tta changes nothing, as no axis is mirrored"
     return (f"about {format_duration(tiles * slices * each)}" if each else "not known"), f"{text}; {mirrored}"

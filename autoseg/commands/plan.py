@@ -59,8 +59,10 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
         raise InputError("Instance tasks cannot be planned yet.", todo="--task semantic trains the objects as one class.")
     _refuse_other_run(folder, Path(dataset))
     imported = read_nnunet_folder(Path(dataset))
-    machine = _describe_machine(folder, options, imported is None)
+    machine = measure_machine(options.device, options.memory)
     profile = _choose_profile(options.profile, machine)
+    if profile.budget == "operations" and imported is None:
+        machine = _measure_rate(folder, machine, options)
     description, fingerprint = imported or _measure_scans(Path(dataset), options, profile.orientation, progress)
     splits = _read_splits(options.splits) if options.splits else make_splits(description)
     check_splits(splits, description)
@@ -77,14 +79,11 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     return made
 
 
-def _describe_machine(folder: RunFolder, options: PlanOptions, measured: bool) -> Machine:
-    """The machine to plan for; a CPU's step rate is measured once and then taken from the run."""
-    machine = measure_machine(options.device, options.memory)
-    if machine.device != "cpu" or not measured:
-        return machine
+def _measure_rate(folder: RunFolder, machine: Machine, options: PlanOptions) -> Machine:
+    """The machine with the rate at which it trains: as the run knows it already, else measured by a few steps in a process of their own."""
     if folder.machine.is_file():
         known = load_record(Machine, folder.machine)
-        if known.flops_source == "measured" and (known.device, known.name, known.cores) == ("cpu", machine.name, machine.cores):
+        if known.flops_source == "measured" and (known.device, known.name, known.cores) == (machine.device, machine.name, machine.cores):
             return msgspec.structs.replace(machine, flops=known.flops, flops_source="measured")
     return measure_machine(options.device, options.memory, measure_rate=True)
 

@@ -47,6 +47,11 @@ def prepare(
     """
     folder = RunFolder(Path(run))
     plan, dataset = folder.load_plan(), folder.load_dataset()
+    if not all(case.images for case in dataset.cases):
+        raise InputError(
+            f"{folder.path} was planned from a fingerprint alone: it has no scans to prepare.",
+            todo=f"autoseg plan FOLDER_OF_SCANS -o OTHER_RUN --profile {plan.profile}",
+        )
     chosen = choose_configuration(plan, configuration)
     store = folder.store(chosen.name)
     store.folder.mkdir(parents=True, exist_ok=True)

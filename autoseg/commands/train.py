@@ -18,6 +18,7 @@ from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
 from autoseg.networks.devices import Compute, choose_device, name_full_memory, use_cores
+from autoseg.planning.check import check_plan
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
 from autoseg.records.plan import Configuration
@@ -39,11 +40,12 @@ def train(
 ) -> None:
     """Trains fold 0 … K-1, or "all" in turn; prepares the data when needed; goes on from the last checkpoint.
 
-    Raises InputError for a fold that does not exist or is being trained, Interrupted (75) on SIGINT or SIGTERM after a checkpoint,
-    Diverged (5).
+    Raises InputError for a plan that contradicts itself and for a fold that does not exist or is being trained, Interrupted (75) on
+    SIGINT or SIGTERM after a checkpoint, Diverged (5).
     """
     folder = RunFolder(Path(run))
     plan, dataset, splits = folder.load_plan(), folder.load_dataset(), folder.load_splits()
+    check_plan(plan, dataset)
     chosen = choose_configuration(plan, configuration)
     _refuse_untrainable(chosen)
     numbers = _list_folds(fold, len(splits.folds))

@@ -1,9 +1,13 @@
-"""What this machine has: cores, memory, a GPU. The GPU's driver is asked directly, so planning needs no torch."""
+"""What this machine has: cores, memory, a GPU, a step rate. The GPU's driver is asked directly, so planning needs no torch."""
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import psutil
 
 from autoseg.errors import InputError
@@ -12,6 +16,16 @@ from autoseg.records.machine import Machine
 # Floating point operations per second and core that training sustains, by instruction set. Measured with benchmarks/cpu_rate.py on
 # 3D convolutions of 16 to 64 channels; marked as estimated in the plan.
 FLOPS_PER_CORE = (("amx_bf16", 300e9), ("avx512_bf16", 150e9), ("avx512f", 35e9), ("avx2", 25e9), ("", 15e9))
+PLAUSIBLE = (1e8, 1e13)  # operations per second and core that a CPU may sustain; anything else was not measured well
+RATE_SECONDS = 60.0
+BUSY = 0.5  # load per core of the whole machine, over the last minute, above which a measured rate would be that of the others
+
+
+class _Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What autoseg/networks/rate.py writes."""
+
+    flops: float
+    precision: Literal["fp32", "bf16"]
 
 
 def count_cores() -> int:
@@ -60,10 +74,36 @@ def _ask_gpu() -> tuple[str, int] | None:
         pynvml.nvmlShutdown()
 
 
-def measure_machine(device: str = "auto", memory: int | None = None) -> Machine:
+def is_busy() -> bool:
+    """Whether others compute on this machine, as far as the system tells (Windows does not)."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+
+
+def measure_rate(cores: int, timeout: float = RATE_SECONDS) -> float | None:
+    """Operations per second that training sustains on `cores` cores, measured by a child process; None where it says nothing usable.
+
+    It takes a few seconds, most of them torch's start. Other work would lower the rate, so a busy machine is not measured.
+    """
+    if not sys.executable or is_busy():
+        return None
+    command = [sys.executable, "-m", "autoseg.networks.rate", str(cores)]
+    try:  # started where the package lies, so that neither a source tree nor files of the user's folder change what is imported
+        child = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=True, cwd=Path(__file__).parents[2]
+        )
+        last = b"".join(child.stdout.splitlines()[-1:])  # a library may have written something before it
+        rate = msgspec.json.decode(last, type=_Rate)
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
+        return None
+    low, high = PLAUSIBLE
+    return rate.flops if low <= rate.flops / cores <= high else None
+
+
+def measure_machine(device: str = "auto", memory: int | None = None, measure_rate: bool = False) -> Machine:
     """The machine to plan for.
 
-    `memory` (bytes) stands for a GPU of that size, whatever is here. Raises InputError where a GPU is asked for and none answers.
+    `memory` (bytes) stands for a GPU of that size, whatever is here. With `measure_rate` a CPU's step rate is measured (seconds), else and
+    where that fails it is estimated by instruction set. Raises InputError where a GPU is asked for and none answers.
     """
     if memory is not None and device != "cpu":
         return Machine(device="cuda", name=f"a GPU of {memory / 1e9:.3g} GB", memory=memory, cores=count_cores())
@@ -76,13 +116,23 @@ def measure_machine(device: str = "auto", memory: int | None = None) -> Machine:
         )
     if device == "mps":
         return Machine(device="mps", name=platform.processor() or "Apple GPU", memory=measure_memory() // 2, cores=count_cores())
-    flags, cores = read_cpu_flags(), count_cores()
-    rate = next(rate for name, rate in FLOPS_PER_CORE if not name or name in flags)
+    return _describe_cpu(memory, measure_rate)
+
+
+def _describe_cpu(memory: int | None, measured: bool) -> Machine:
+    cores = count_cores()
+    rate = measure_rate(cores) if measured else None
     return Machine(
         device="cpu",
         name=platform.processor() or platform.machine(),
         memory=memory if memory is not None else measure_memory(),
         cores=cores,
-        flops=rate * cores,
-        flops_source="estimated",
+        flops=estimate_rate(cores) if rate is None else rate,
+        flops_source="estimated" if rate is None else "measured",
     )
+
+
+def estimate_rate(cores: int) -> float:
+    """Operations per second that training sustains on a CPU with this one's instruction sets, from the table."""
+    flags = read_cpu_flags()
+    return cores * next(rate for name, rate in FLOPS_PER_CORE if not name or name in flags)

@@ -96,7 +96,7 @@ def _format_pool(pool: PooledIntensities) -> dict[str, float]:
 
 
 def _format_configurations(plan: Plan) -> dict[str, dict[str, Any]]:
-    formatted = {}
+    formatted: dict[str, dict[str, Any]] = {}
     cascade = next((made for made in plan.configurations if made.name == CASCADE), None)
     for configuration in plan.configurations:
         name = NAMES.get(configuration.name, configuration.name)

@@ -12,7 +12,9 @@ import psutil
 from autoseg.errors import InputError
 from autoseg.io.files import load_record, write_bytes
 from autoseg.io.store import Store
+from autoseg.records.base import compute_digest
 from autoseg.records.dataset import Dataset
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.splits import Splits
 from autoseg.records.training import ModelHeader
@@ -114,6 +116,18 @@ class RunFolder:
     def load_dataset(self) -> Dataset:
         self.require_plan()
         return load_record(Dataset, self.dataset)
+
+    def load_fingerprint(self) -> Fingerprint:
+        """Raises InputError where it is not the one that the plan was made from."""
+        plan, fingerprint = self.load_plan(), load_record(Fingerprint, self.fingerprint)
+        found = compute_digest(fingerprint)
+        if found != plan.fingerprint_digest:
+            raise InputError(
+                f"{self.fingerprint} is not the one that {self.plan} was made from.",
+                f"Its digest is {found[:12]}…, the plan's field fingerprint_digest is {plan.fingerprint_digest[:12]}….",
+                todo=f"Put the former file back, or plan anew: autoseg plan FOLDER_OF_SCANS -o {self.path}",
+            )
+        return fingerprint
 
     def load_splits(self) -> Splits:
         return load_record(Splits, self.splits)

@@ -69,6 +69,16 @@ class FusedNormActivation(torch.autograd.Function):
         return _differentiate(gradient, x, mean, rstd, weight)
 
 
+def _normalise_flat(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Instance normalisation as batch normalisation of one sample that has all channels of all samples: (1, sample · channel, …).
+
+    So the library does it too, but it gives a view of the answer back, and changing a view in place costs two copies in the backward pass.
+    """
+    samples = x.shape[0]
+    flat = x.reshape(1, -1, *x.shape[2:])
+    return F.batch_norm(flat, None, None, weight.repeat(samples), bias.repeat(samples), training=True, eps=EPSILON)
+
+
 class Norm(nn.Module):
     """Instance normalisation (affine); the fused form where it is faster: float32 on a CPU."""
 
@@ -81,7 +91,7 @@ class Norm(nn.Module):
         """x (sample, channel, …), same shape out."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
             return FusedNorm.apply(x, self.weight, self.bias)
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
+        return _normalise_flat(x, self.weight, self.bias).view(x.shape)
 
 
 class NormActivation(Norm):
@@ -91,7 +101,7 @@ class NormActivation(Norm):
         """x (sample, channel, …), same shape out."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
             return FusedNormActivation.apply(x, self.weight, self.bias)
-        return F.leaky_relu(F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON), SLOPE, inplace=True)
+        return F.leaky_relu(_normalise_flat(x, self.weight, self.bias), SLOPE, inplace=True).view(x.shape)
 
 
 def make_convolution(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Module:
@@ -108,7 +118,7 @@ class ConvolutionBlock(nn.Sequential):
 
 
 class AveragePool(nn.Module):
-    """Means of boxes of `stride` voxels, in the precision of the input: CPUs pool volumes in float32 only, and all that follows would be so."""
+    """Means of boxes of `stride` voxels, in the input's precision: CPUs pool volumes in float32 only, and what follows would be so."""
 
     def __init__(self, stride: tuple[int, ...]) -> None:
         super().__init__()

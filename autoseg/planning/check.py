@@ -246,6 +246,7 @@ def _check_memory(configuration: Configuration, plan: Plan, dataset: Dataset) ->
         return
     needed, memory = estimate_needs(configuration, dataset, plan.machine).training_bytes, plan.machine.memory
     if memory and needed > max(memory, configuration.memory.training_bytes):
-        excess = f"{(needed - memory) / 1e9:.2f} GB ({(needed - memory) / memory:.0%}) less"
-        allowed = f"At most the {memory / 1e9:.2f} GB of {plan.machine.name}, {excess}"
-        yield Fault("memory.training_bytes", f"{needed / 1e9:.2f} GB", allowed, SMALLER)
+        value = f"{format_value(configuration.patch_size, 'patch_size')} at batch_size {configuration.batch_size}"
+        excess = f"{(needed - memory) / 1e9:.2f} GB ({(needed - memory) / memory:.0%})"
+        allowed = f"Training would need {needed / 1e9:.2f} GB, {excess} more than the {memory / 1e9:.2f} GB of {plan.machine.name}"
+        yield Fault("patch_size", value, allowed, SMALLER)

@@ -21,7 +21,7 @@ DICE_SUMS = 2  # numbers per class that the formula of a batch's Dice keeps: num
 class Workload:
     """A training step: `patch` in voxels, `classes` with the background, and on what it is computed.
 
-    `averaging` holds a second copy of the weights, as the trainer always does.
+    `averaging` holds a second copy of the weights, as the trainer always does; `accumulation` batches lie ready before one update.
     """
 
     network: NetworkSpec
@@ -33,6 +33,7 @@ class Workload:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     averaging: bool = True
+    accumulation: int = 1
 
     @property
     def value_bytes(self) -> int:
@@ -51,8 +52,8 @@ class Footprint:
 
     `weights`: the weights, the optimiser's moments and the averaged copy. `batch`: images and labels. `activations`: what the network keeps
     for the backward pass, 16-bit copies of weights included. `loss`: what the loss keeps. `logits`: all heads' answers, alive all the step.
-    `transient`: gradients and temporaries at the peak, less what has been given back by then. `workspace`: what the libraries of
-    convolutions take for themselves, an estimate.
+    `transient`: gradients and temporaries at the peak, less what has been given back by then. `workspace`: what the library of
+    convolutions adds to the peak.
     """
 
     weights: int
@@ -70,15 +71,16 @@ class Footprint:
 
 @dataclass(frozen=True)
 class _Node:
-    """One operation in the backward pass, in bytes: saved tensors that end with it, the gradient that ends with it, gradients that it
+    """One operation in the backward pass, in bytes: saved tensors and the gradient that end with it, gradients that it leaves (of its
 
-    leaves (of its inputs and weights), and what it needs besides at its worst.
+    inputs and weights), temporaries that it needs besides, and what the library of convolutions takes for itself meanwhile.
     """
 
     kept: int = 0
     consumed: int = 0
     produced: int = 0
     extra: int = 0
+    workspace: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,21 @@ def estimate_training(work: Workload) -> Footprint:
     voxels = count_stage_voxels(work.network, work.patch)
     learned = count_weights(work.network, work.channels, work.classes) * FLOAT
     weights = learned * (1 + MOMENTS[work.optimizer] + work.averaging)
-    batch = work.batch * voxels[0] * (work.channels * FLOAT + LONG)
+    batch = work.accumulation * work.batch * voxels[0] * (work.channels * FLOAT + LONG)
     logits = sum(_make_map(work, work.classes, count).size for count in voxels[: _count_heads(work.network)])
     activations, kept = sum(node.kept for node in network), sum(node.kept for node in loss)
-    standing = weights + batch + logits
-    peak = standing + max(_find_peak(network + loss), learned + _count_update(work, learned))
-    return Footprint(weights, batch, activations, kept, logits, peak - standing - activations - kept, _count_workspace(work))
+    summed = learned if work.accumulation > 1 else 0  # gradients of earlier batches
+    update = learned + _count_update(work, learned)
+    peak = max(summed + _find_peak(network + loss), update)
+    widest = max(summed + _find_peak(network + loss, with_workspace=True), update)
+    return Footprint(weights, batch, activations, kept, logits, peak - activations - kept, widest - peak)
 
 
-def _find_peak(nodes: list[_Node]) -> int:
+def _find_peak(nodes: list[_Node], with_workspace: bool = False) -> int:
     """The most bytes at once on the way back through the nodes (given in the order of the forward pass)."""
     alive = peak = sum(node.kept for node in nodes)
     for node in reversed(nodes):
-        peak = max(peak, alive + node.produced + node.extra)
+        peak = max(peak, alive + node.produced + node.extra + node.workspace * with_workspace)
         alive += node.produced - node.consumed - node.kept
     return peak
 
@@ -183,7 +187,9 @@ def _make_convolution(work: Workload, source: _Map, target: _Map, kernel: int, g
     weights = kernel * source.channels * target.channels
     copy = 0 if work.precision == "fp32" else weights * work.value_bytes
     made, added = (source.size if gradient == kind else 0 for kind in ("made", "added"))
-    return _Node(kept=copy, consumed=target.size, produced=made + weights * FLOAT, extra=added + copy)
+    layouts = source.size + target.size if work.precision == "fp32" else (source.size + target.size) * 3 // 2
+    workspace = layouts + weights * work.value_bytes  # what oneDNN takes for maps and weights in its own layouts, measured
+    return _Node(kept=copy, consumed=target.size, produced=made + weights * FLOAT, extra=added + copy, workspace=workspace)
 
 
 def _make_transposed(work: Workload, source: _Map, target: _Map, stride: int) -> _Node:
@@ -256,12 +262,6 @@ def _count_update(work: Workload, learned: int) -> int:
     return 2 * FLOAT * max(layer.weights for layer in layers)
 
 
-def _count_workspace(work: Workload) -> int:
-    """The largest convolution's input and output in another layout, an estimate: libraries rearrange maps for their kernels."""
-    layers = list_convolutions(work.network, work.patch, work.channels, work.classes)
-    return work.batch * work.value_bytes * max((layer.inputs + layer.outputs) * layer.voxels for layer in layers)
-
-
 def estimate_prediction_bytes(
     network: NetworkSpec, patch: tuple[int, ...], volume_shape: tuple[float, ...], channels: int, classes: int
 ) -> int:
@@ -273,9 +273,10 @@ def estimate_prediction_bytes(
     slices = math.ceil(math.prod(volume_shape)) / math.ceil(math.prod(plane))
     padded = math.prod(max(math.ceil(size), edge) for size, edge in zip(plane, patch))
     sums = padded * (classes + 1) + math.prod(patch)
-    answer = 2 * classes * math.prod(patch) * TILES_AT_ONCE  # of two flips
+    answer = classes * math.prod(patch) * TILES_AT_ONCE
     tiles = TILES_AT_ONCE * _count_forward(network, patch, channels, classes)
-    running = padded * channels + sums + max(tiles + answer, math.prod(plane) * classes)
+    steps = max(tiles + 2 * answer, 5 * answer)  # the last tiles' answer, the flips' sum, and the answer, mirrored and added
+    running = padded * channels + sums + max(steps, math.prod(plane) * classes)
     whole = math.prod(volume_shape) * (channels + classes * (2 if slices > 1 else 0))
     return int(FLOAT * (count_weights(network, channels, classes) + running + whole))
 
@@ -290,6 +291,5 @@ def _count_forward(network: NetworkSpec, patch: tuple[int, ...], channels: int, 
         peak = max(peak, alive + 3 * size)  # a block's input, its convolution's output and the norm's
         alive += size
     for stage in reversed(range(len(maps) - 1)):
-        convolutions = 2 if network.decoder_convolutions[stage] == 1 else 3
-        peak = max(peak, alive + maps[stage + 1] + (2 + convolutions) * maps[stage])
-    return max(peak, alive + maps[0] + classes * voxels[0])
+        peak = max(peak, alive + maps[stage + 1] + 5 * maps[stage])  # two joined, the same in another layout, and the output
+    return max(peak, alive + maps[0] + 2 * classes * voxels[0])  # the head's output in another layout too

@@ -75,9 +75,10 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
     wanted = request.spacing
     if wanted is not None and (len(wanted) != dataset.dimension or not all(0 < step < float("inf") for step in wanted)):
         raise InputError(f"--spacing needs {dataset.dimension} positive numbers, in the order {'z,y,x'[-2 * dataset.dimension + 1 :]}.")
+    _refuse_other_fingerprint(dataset, fingerprint)
     objects = measure_objects_by_class(fingerprint)
-    smallest = min(objects, default=float("inf"))
-    resolution = decide_resolution(fingerprint, wanted, SpacingRule(profile.evidence, smallest))
+    rule = SpacingRule(profile.evidence, min(objects, default=float("inf")))
+    resolution = decide_resolution(fingerprint, wanted, rule)
     normalization, why = decide_normalization(dataset, fingerprint, profile)
     minutes = request.minutes or profile.minutes
     mirror = decide_mirroring(dataset, fingerprint, profile, resolution.axes)
@@ -90,7 +91,7 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
         labels=len(dataset.classes) + 1 + (dataset.ignore_value is not None),
         cases=len(dataset.cases),
         dataset_voxels=math.prod(resolution.median_shape) * len(dataset.cases),
-        smallest_object=smallest,
+        smallest_object=min(objects, default=0.0),
         largest_object=max(objects, default=float("inf")),
         profile=profile,
         machine=machine,
@@ -110,6 +111,20 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
         default_reason=default_reason,
         configurations=configurations,
     )
+
+
+def _refuse_other_fingerprint(dataset: Dataset, fingerprint: Fingerprint) -> None:
+    """A fingerprint of other cases, channels or dimension than the data set's; one by nnU-Net has no names to compare."""
+    wrong = next((case for case in fingerprint.cases if len(case.spacing) != dataset.dimension), None)
+    if wrong is not None:
+        raise InputError(f"The fingerprint's case {wrong.case} is {len(wrong.spacing)}D, the data set {dataset.dimension}D.")
+    if fingerprint.summary is not None:
+        return
+    measured, known = {case.case for case in fingerprint.cases}, {case.id for case in dataset.cases}
+    if measured != known:
+        name = min(measured ^ known)
+        where = "the fingerprint, but not in the data set" if name in measured else "the data set, but not in the fingerprint"
+        raise InputError(f"The fingerprint is that of another data set: case {name} is in {where}.", todo="Plan the scans anew.")
 
 
 def _make_configurations(common: Common, task: Task) -> tuple[Configuration, ...]:

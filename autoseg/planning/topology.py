@@ -82,14 +82,14 @@ def _reduce(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...]:
 
 
 def round_to_scan(spacing: Sequence[float], patch: Sequence[float]) -> Topology:
-    """The topology of a patch brought to its divisors, where that leaves the network the same: down, or up by PADDING at most.
+    """The topology of a patch brought to its divisors: down, or up by PADDING at most.
 
-    Padding costs time and teaches nothing, but for a voxel or two a whole divisor need not be given away.
+    Padding costs time and teaches nothing, but for a voxel or two a whole divisor need not be given away. Where the smaller patch is
+    halved less often, so be it.
     """
     topology = decide_topology(spacing, patch)
-    wanted = [
-        edge if edge <= size * (1 + PADDING) else max(edge - step, step)
-        for edge, size, step in zip(topology.patch_size, patch, topology.divisors)
-    ]
+    limits = [size * (1 + PADDING) for size in patch]
+    rows = zip(topology.patch_size, limits, topology.divisors)
+    wanted = [edge if edge <= limit else max(edge - step, 1) for edge, limit, step in rows]
     trial = decide_topology(spacing, wanted)
-    return trial if trial.strides == topology.strides else topology
+    return trial if all(edge <= limit for edge, limit in zip(trial.patch_size, limits)) else topology

@@ -108,6 +108,19 @@ def test_objects_are_those_of_a_flood_fill_measured_in_mm(seed, shape, share):
     edges = [max((max(axis) - min(axis) + 1) * step for axis, step in zip(zip(*positions), spacing)) for positions in objects]
     for found, expected in ((measured.object_volumes, volumes), (measured.object_extents, edges)):
         assert found == (pytest.approx(np.quantile(expected, (0, 0.25, 0.5, 0.75, 1))) if objects else ())
+    positions = [position for component in objects for position in component]
+    middles = [sum(position[axis] + 0.5 for position in positions) / max(1, len(positions)) / size for axis, size in enumerate(shape)]
+    assert measured.centre == (pytest.approx(middles) if objects else ())
+
+
+def test_a_mirrored_class_has_a_mirrored_centre_and_a_full_one_lies_in_the_middle():
+    label = np.random.default_rng(0).integers(0, 2, (4, 5, 6))
+    spacing = (3.0, 1.0, 1.0)
+    centre = measure_objects(label, "organ", 1, spacing).centre
+    for axis in range(3):
+        expected = [1 - share if axis == own else share for own, share in enumerate(centre)]
+        assert measure_objects(np.flip(label, axis), "organ", 1, spacing).centre == pytest.approx(expected)
+    assert measure_objects(np.ones((4, 5, 6), int), "organ", 1, spacing).centre == pytest.approx((0.5,) * 3)
 
 
 def test_drawn_positions_belong_to_their_class_and_never_repeat():

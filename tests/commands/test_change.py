@@ -85,7 +85,7 @@ def test_trained_folds_are_named(run):
         (run / "models" / name).mkdir(parents=True)
     _, heard = hear(run, {BATCH: "4"})
     (line,) = [line for line in heard.said.splitlines() if "--overwrite" in line]
-    assert "fold_0, fold_2 in models/3d_fullres were trained with the former plan" in line
+    assert "models/3d_fullres: fold_0, fold_2 trained with the former plan" in line
     assert "2d" not in heard.said
 
 

@@ -1,13 +1,17 @@
 """What the machine is said to have."""
 
 import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 import pytest
 
+import autoseg
 import autoseg.io.machine as machine_module
 from autoseg.errors import InputError
-from autoseg.io.machine import count_cores, measure_machine, measure_memory
+from autoseg.io.machine import count_cores, estimate_rate, is_busy, measure_machine, measure_memory, measure_rate
 
 
 def test_cores_and_memory_are_those_this_process_may_use():
@@ -47,3 +51,82 @@ def test_a_gpu_is_taken_where_one_answers_and_missed_where_it_was_asked_for(monk
     assert measure_machine().device == "cpu"
     with pytest.raises(InputError, match="No NVIDIA GPU answers"):
         measure_machine("cuda")
+
+
+@pytest.fixture
+def child(monkeypatch, tmp_path):
+    """Makes a shell script stand in for Python, on a quiet machine."""
+    monkeypatch.setattr(machine_module, "is_busy", lambda: False)
+
+    def make(text):
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return make
+
+
+def test_a_rate_is_what_the_child_measures(child, tmp_path):
+    child(f'echo "$@" > {tmp_path}/words; pwd > {tmp_path}/folder; echo "noise" >&2; echo "warning"\necho \'{{"flops": 5e10, "precision": "bf16"}}\'')
+    assert measure_rate(3) == 5e10
+    option, name, cores = (tmp_path / "words").read_text().split()
+    assert (option, cores) == ("-m", "3")
+    assert find_spec(name) is not None
+    assert Path((tmp_path / "folder").read_text().strip()) == Path(autoseg.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit 0",
+        "exit 1",
+        'echo \'{"flops": 5e10, "precision": "fp32"}\'; exit 1',
+        "echo 5e10",
+        'echo \'{"flops": "5e10", "precision": "fp32"}\'',
+        'echo \'{"flops": 5e10, "precision": "fp4"}\'',
+        'echo \'{"flops": 5e10, "precision": "fp32", "more": 1}\'',
+        'echo \'{"flops": NaN, "precision": "fp32"}\'',
+        'echo \'{"flops": 0, "precision": "fp32"}\'',
+        'echo \'{"flops": -5e10, "precision": "fp32"}\'',
+        'echo \'{"flops": 1e300, "precision": "fp32"}\'',
+        'echo \'{"flops": 5e10, "precision": "fp32"}\'; echo warning',
+        "printf '\\377'",
+        "exec sleep 60",
+    ],
+)
+def test_a_child_that_fails_or_talks_nonsense_leaves_the_estimate(child, text):
+    child(text)
+    assert measure_rate(2, timeout=1 if "sleep" in text else 30) is None
+
+
+@pytest.mark.parametrize("executable", ["", None, "/nowhere/python"])
+def test_without_a_python_to_start_there_is_no_rate(monkeypatch, child, executable):
+    monkeypatch.setattr(sys, "executable", executable)
+    assert measure_rate(2) is None
+
+
+def test_a_busy_machine_is_not_measured(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine_module.subprocess, "run", lambda *words, **options: pytest.fail("a child was started"))
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.1, 0.0, 0.0))
+    assert measure_rate(4) is None
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.9, 9.0, 9.0))
+    assert not is_busy()
+
+
+@pytest.mark.parametrize(("rate", "source"), [(123e9, "measured"), (None, "estimated")])
+def test_a_machine_says_how_its_rate_is_known(monkeypatch, rate, source):
+    asked = []
+    monkeypatch.setattr(machine_module, "measure_rate", lambda cores: asked.append(cores) or rate)
+    machine = measure_machine("cpu", measure_rate=True)
+    assert asked == [machine.cores]
+    assert (machine.flops, machine.flops_source) == (rate or estimate_rate(machine.cores), source)
+
+
+def test_a_rate_is_measured_only_when_asked_and_only_of_a_cpu(monkeypatch):
+    monkeypatch.setattr(machine_module, "measure_rate", lambda cores: pytest.fail("a rate was measured"))
+    monkeypatch.setattr(machine_module, "_ask_gpu", lambda: ("H100", 80 * 10**9))
+    assert measure_machine("cpu").flops_source == "estimated"
+    assert measure_machine("auto", measure_rate=True).flops_source == "unknown"
+    assert measure_machine(memory=10**9, measure_rate=True).flops_source == "unknown"

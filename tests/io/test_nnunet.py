@@ -89,8 +89,8 @@ def test_labels_regions_and_the_ignore_label_count_as_nnunet_counts_them(read, l
     ("spacings", "unit", "pixels"),
     [
         ([[999.0, 1.0, 1.0], [999.0, 1.0, 1.0]], "px", (1.0, 1.0)),
-        ([[999.0 * 0.1, 0.1, 0.05], [999.0 * 0.3, 0.1, 0.3]], "mm", (0.1, 0.05)),
-        ([[999.0, 2.0, 2.0], [1998.0, 2.0, 2.0]], "mm", (2.0, 2.0)),
+        ([[999.0 * 0.3, 0.3, 0.05], [999.0 * 0.3, 0.1, 0.3]], "mm", (0.3, 0.05)),
+        ([[999.0, 2.0, 1.0], [999.0, 2.0, 1.0]], "mm", (2.0, 1.0)),
     ],
 )
 def test_single_slices_at_a_fake_distance_are_images(read, spacings, unit, pixels):
@@ -105,7 +105,8 @@ def test_single_slices_at_a_fake_distance_are_images(read, spacings, unit, pixel
     [
         ([[5.0, 1.0, 1.0], [999.0, 1.0, 1.0]], [[1, 400, 400], [1, 400, 400]]),
         ([[999.0, 1.0, 1.0], [999.0, 1.0, 1.0]], [[1, 400, 400], [2, 400, 400]]),
-        ([[99.0, 0.1, 0.1], [99.9, 0.1, 0.1]], [[1, 400, 400], [1, 400, 400]]),
+        ([[150.0, 0.1, 0.2], [150.0, 0.1, 0.2]], [[1, 400, 400], [1, 400, 400]]),
+        ([[999.0 * 0.1, 0.1, 0.1], [999.0 * 0.3, 0.3, 0.3]], [[1, 400, 400], [1, 400, 400]]),  # images that nnU-Net resamples across
     ],
 )
 def test_other_single_slices_stay_volumes(read, spacings, shapes):

@@ -302,7 +302,7 @@ def test_what_could_not_be_trained_is_refused():
     error = refuse({f"{FULL}patch_size": "8x8x9"})
     assert "patch_size cannot be 8x8x9" in error.what
     assert "8 or 10" in error.why
-    assert "GB" in refuse({f"{FULL}batch_size": "100000"}).what
+    assert "GB" in refuse({f"{FULL}batch_size": "100000"}).why
 
 
 def test_types_are_those_of_the_records():

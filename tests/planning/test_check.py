@@ -8,6 +8,8 @@ from builders import make_configuration, make_network_spec
 from planned_runs import GPU, make_dataset, make_plan, put
 
 from autoseg.errors import InputError
+from autoseg.io.profiles import list_profiles, read_profile
+from autoseg.planning import plan as planner
 from autoseg.planning.change import list_values
 from autoseg.planning.check import check_plan, describe_tight_memory, is_sound
 from autoseg.planning.memory import Workload, estimate_training
@@ -195,14 +197,14 @@ def test_a_training_that_does_not_fit_is_refused_by_how_much():
     check_plan(plan_for(0), make_dataset())  # the machine's memory is not known
     older = msgspec.structs.replace(plan_for(needed // 2), autoseg_version="0.0.9")
     check_plan(older, make_dataset())  # which counted other bytes
-    with pytest.raises(InputError, match="training_bytes"):
+    with pytest.raises(InputError, match="at batch_size 2"):
         check_plan(msgspec.structs.replace(plan_for(needed // 2, user_set=("batch_size",)), autoseg_version="0.0.9"), make_dataset())
     refuse(plan_for(needed - 1))
     error = refuse(plan_for(needed * 4, patch_size=(64, 64, 64), batch_size=32))
-    assert "memory.training_bytes" in error.what
+    assert error.what == "The plan's configurations.3d_fullres.patch_size cannot be 64x64x64 at batch_size 32."
     again = count_bytes(spec.network, (64, 64, 64), 32)
-    assert f"{again / 1e9:.2f} GB" in error.what
-    assert f"{(again - 4 * needed) / 1e9:.2f} GB ({again / (4 * needed) - 1:.0%}) less" in error.why
+    assert f"{again / 1e9:.2f} GB" in error.why
+    assert f"{(again - 4 * needed) / 1e9:.2f} GB ({again / (4 * needed) - 1:.0%}) more" in error.why
     assert "batch_size" in error.todo
 
 
@@ -214,3 +216,23 @@ def test_nearly_all_memory_is_warned_of():
     assert "3d_fullres" in line
     assert "96%" in line
     assert describe_tight_memory(plan_for(0), make_dataset()) == []
+
+
+SCANS = [
+    [(260, (1.0, 1.0, 1.0), (36, 50, 35))],
+    [(131, (1.0, 0.77, 0.77), (432, 512, 512))],
+    [(9, (5.0, 1.0, 1.0), (7, 100, 100))],
+    [(9, (5.0, 1.0, 1.0), (1, 100, 100))],
+    [(5, (1.0, 1.0), (9, 2000))],
+    [(3, (1.0, 1.0), (2, 2))],
+]
+
+
+@pytest.mark.parametrize("profile", list_profiles())
+@pytest.mark.parametrize("scans", SCANS, ids=str)
+def test_what_the_planner_decides_passes(describe, profile, scans):
+    chosen = read_profile(profile)
+    cpu = msgspec.structs.replace(GPU, device="cpu", memory=16 * 10**9, flops=1e11)
+    gpu = msgspec.structs.replace(GPU, memory=8 * 10**9)
+    dataset, fingerprint = describe(scans, classes=("a", "b"))
+    check_plan(planner.make_plan(dataset, fingerprint, chosen, cpu if chosen.budget == "operations" else gpu), dataset)

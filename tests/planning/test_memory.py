@@ -5,12 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders import make_configuration
 
+from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import Compute
+from autoseg.planning.cost import count_weights
 from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
-from autoseg.records.plan import LossSpec, NetworkSpec
+from autoseg.records.plan import LossSpec, NetworkSpec, OptimizerSpec
+from autoseg.training.loader import Batch
 from autoseg.training.losses import compute_loss
+from autoseg.training.trainer import start_state, take_step
 
 
 def make_network(kind, features, strides, kernels=None, depth=2, decoder=1):
@@ -47,7 +52,7 @@ NETWORKS = {
 SETTINGS = {"one": (1, 1, 2), "two channels": (2, 2, 3), "four": (4, 3, 5), "118 classes": (1, 1, 118)}  # batch, channels, classes
 WORKS = {
     f"{network}; {setting}; {precision}": Workload(*NETWORKS[network], *SETTINGS[setting], precision=precision)
-    for number, network in enumerate(NETWORKS)
+    for network in NETWORKS
     for setting in SETTINGS
     for precision in ("fp32", "bf16")
 }
@@ -89,3 +94,117 @@ def measure_saved(work):
 def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(name):
     footprint = estimate_training(WORKS[name])
     assert footprint.activations + footprint.loss == pytest.approx(measure_saved(WORKS[name]), rel=0.02)
+
+
+class Allocations:
+    """Inside, torch records what it allocates on the CPU; then `peak` holds the most bytes at once."""
+
+    def __enter__(self):
+        self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+        self.profiler.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.profiler.__exit__(*error)
+        records = [event for event in self.profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+        alive = np.cumsum([event.nbytes() for event in sorted(records, key=lambda record: record.start_ns())])
+        self.peak = int(alive.max())
+
+
+def measure_peak(work):
+    """Bytes of all tensors at the peak of a step as the trainer takes it, the second of a training."""
+    configuration = make_configuration(
+        len(work.patch), network=work.network, optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-3, weight_decay=1e-4)
+    )
+    compute = Compute("cpu", work.precision)
+    _, images, labels = make_step(work)
+    batches = [Batch(images.clone(), labels.clone(), ()) for _ in range(work.accumulation)]
+    state = start_state(configuration, work.channels, work.classes, 0, compute)
+    take_step(state, batches, configuration, compute)
+    state.optimizer.zero_grad()
+    moments = [value for kept in state.optimizer.state.values() for value in kept.values() if isinstance(value, torch.Tensor)]
+    standing = [*state.network.parameters(), *state.average.values(), *moments]
+    standing += [tensor for batch in batches for tensor in (batch.images, batch.labels)]
+    with Allocations() as allocations:
+        take_step(state, batches, configuration, compute)
+    return sum(tensor.untyped_storage().nbytes() for tensor in standing) + allocations.peak
+
+
+WIDE = {  # oneDNN computes in blocks of 16 channels
+    "2d": make_network("plain", (16, 32, 32), (HALF2,) * 2, decoder=2),
+    "3d, anisotropic": make_network("plain", (16, 32, 32), (FLAT, HALF3), THIN),
+    "residual 2d": make_network("residual_encoder", (16, 32, 32), (HALF2,) * 2),
+    "residual 3d": make_network("residual_encoder", (16, 32, 32), (HALF3,) * 2),
+}
+PEAKS = {
+    "2d": Workload(WIDE["2d"], (96, 96), 2, 1, 3, "adamw"),
+    "2d, 16 bits": Workload(WIDE["2d"], (96, 96), 2, 1, 3, "adamw", "bf16"),
+    "2d, accumulated": Workload(WIDE["2d"], (96, 96), 1, 1, 2, accumulation=2),
+    "3d, anisotropic": Workload(WIDE["3d, anisotropic"], (8, 48, 48), 2, 1, 3, "sgd"),
+    "3d, 118 classes": Workload(WIDE["3d, anisotropic"], (8, 32, 32), 1, 2, 118),
+    "residual 2d": Workload(WIDE["residual 2d"], (96, 96), 2, 1, 3),
+    "residual 2d, 16 bits": Workload(WIDE["residual 2d"], (96, 96), 2, 1, 3, "adamw", "bf16"),
+    "residual 3d": Workload(WIDE["residual 3d"], (16, 32, 32), 2, 1, 3),
+    "weights more than maps": Workload(make_network("plain", (64, 256), (HALF2,)), (16, 16), 1, 1, 2, "adamw"),
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_peak_of_a_step_is_that_of_its_tensors(name):
+    assert estimate_training(PEAKS[name]).total == pytest.approx(measure_peak(PEAKS[name]), rel=0.05)
+
+
+def test_a_network_of_one_convolution_by_hand():
+    """8 × 8 pixels, two samples of 1 channel, 4 features, 3 classes: convolution and head; float32 on a CPU."""
+    network = make_network("plain", (4,), (), ((3, 3),), depth=1)
+    network = NetworkSpec(**{**{field: getattr(network, field) for field in network.__struct_fields__}, "strides": ((1, 1),)})
+    footprint = estimate_training(Workload(network, (8, 8), 2, 1, 3, "adamw", averaging=False))
+    assert footprint.weights == 3 * 4 * (9 * 4 + 2 * 4 + 4 * 3 + 3)
+    assert footprint.batch == 2 * 64 * (4 + 8)
+    assert footprint.activations == 2 * 4 * (2 * 4 * 64) + 2 * (2 * 4 * 4)
+    assert footprint.loss == 2 * (2 * 3 * 64 * 4) + 2 * 64 * (8 + 1) + (2 * 3 + 1) * 4
+    assert footprint.logits == 2 * 3 * 64 * 4
+
+
+def test_weights_count_once_more_for_every_moment_and_the_average():
+    work = WORKS["3d; one; fp32"]
+    once = 4 * count_weights(work.network, 1, 2)
+    assert estimate_training(replace(work, optimizer="sgd", averaging=False)).weights == 2 * once
+    assert estimate_training(replace(work, optimizer="sgd")).weights == 3 * once
+    assert estimate_training(replace(work, optimizer="adamw")).weights == 4 * once
+
+
+@pytest.mark.parametrize("change", [{"batch": 3}, {"classes": 30}, {"channels": 4}, {"patch": (48, 64)}, {"accumulation": 2}])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_more_of_anything_needs_more(change, device):
+    work = Workload(NETWORKS["2d"][0], (24, 32), 2, 1, 3, device=device)
+    assert estimate_training(replace(work, **change)).total > estimate_training(work).total
+
+
+def test_a_gpu_keeps_16_bits_as_a_cpu_does_and_names_no_other():
+    work = replace(WORKS["2d; four; bf16"], device="cuda")
+    assert estimate_training(work).activations == estimate_training(replace(work, device="cpu")).activations
+    assert estimate_training(work) == estimate_training(replace(work, precision="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("network", "patch", "volume"),
+    [("2d", (96, 96), (150, 140)), ("residual 2d", (96, 96), (150, 140)), ("3d, anisotropic", (8, 48, 48), (20, 60, 60))],
+)
+@pytest.mark.parametrize("classes", [3, 40])
+def test_prediction_bytes_are_those_of_tiles_and_sums(network, patch, volume, classes):
+    spec = WIDE[network]
+    configuration = make_configuration(len(patch), network=spec, patch_size=patch)
+    image = np.random.default_rng(0).normal(size=(1, *volume)).astype(np.float32)
+    built = build_network(spec, 1, classes)
+    with Allocations() as allocations:
+        predict_logits(built, image, (0.0,), configuration, Compute("cpu"), mirror=True)
+    numpys = 4 * (2 * image.size + np.prod(patch) + count_weights(spec, 1, classes))  # image, padded image, weights of a tile
+    assert estimate_prediction_bytes(spec, patch, volume, 1, classes) == pytest.approx(allocations.peak + numpys, rel=0.15)
+
+
+def test_slices_of_a_volume_are_kept_and_joined():
+    spec = NETWORKS["2d"][0]
+    one, ten = (estimate_prediction_bytes(spec, (24, 32), (count, 60, 60), 1, 5) for count in (1, 10))
+    assert ten - one == 4 * 60 * 60 * (10 * (1 + 2 * 5) - 1)
+    assert one == estimate_prediction_bytes(spec, (24, 32), (60, 60), 1, 5)
