@@ -11,6 +11,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 SCANS = [Path(__file__).parents[1] / "shared" / "data", Path(__file__).parents[2] / "shared" / "data"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _rate_from_the_table():
+    """Plans made in this process take the CPU's rate from the table: equal on every run, and without the seconds of a measurement."""
+    from autoseg.commands import plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_measure_rate", lambda folder, machine, options: machine)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_scans():
     """The folder of real scans beside the checkout; without it the test is skipped."""
@@ -49,12 +59,13 @@ def scans(tmp_path_factory):
 @pytest.fixture(scope="session")
 def planned(scans, tmp_path_factory):
     """A planned run of it; not to be changed."""
-    from whole_way import PLAN_OPTIONS
+    from whole_way import PLAN_OPTIONS, on_one_core
 
     from autoseg.commands.plan import plan
 
     run = tmp_path_factory.mktemp("planned") / "run"
-    plan(scans, run, PLAN_OPTIONS)
+    with on_one_core():
+        plan(scans, run, PLAN_OPTIONS)
     return run
 
 

@@ -7,7 +7,14 @@ from importlib import import_module
 import pytest
 
 ROOMS = ("arrays", "planning", "evaluation", "records")
-SINGLE = ("autoseg.io.patterns", "autoseg.io.scans", "autoseg.training.schedule", "autoseg.inference.sliding_window")
+SINGLE = (
+    "autoseg.arguments",
+    "autoseg.commands.explain",
+    "autoseg.io.patterns",
+    "autoseg.io.scans",
+    "autoseg.training.schedule",
+    "autoseg.inference.sliding_window",
+)
 
 
 def list_modules():

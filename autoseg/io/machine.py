@@ -96,7 +96,7 @@ def measure_rate(cores: int, timeout: float = RATE_SECONDS) -> float | None:
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return None
     low, high = PLAUSIBLE
-    return rate.flops if low <= rate.flops / cores <= high else None
+    return float(f"{rate.flops:.2g}") if low <= rate.flops / cores <= high else None  # more digits would only be noise
 
 
 def measure_machine(device: str = "auto", memory: int | None = None, measure_rate: bool = False) -> Machine:

@@ -33,7 +33,8 @@ class Task:
     """What a configuration is made for: the data's full resolution (`median_shape` in voxels, `spacing` in mm) and the means.
 
     `classes` counts the background, `labels` an ignore label too; `largest_object` and `smallest_object` are the median longest edges (mm)
-    of the class of largest and of smallest objects (infinite and 0 where no object was measured). `memory` is what the user gave (bytes), 0 where nothing was said.
+    of the class of largest and of smallest objects (infinite and 0 where no object was measured). `memory` is what the user gave (bytes),
+    0 where nothing was said.
     """
 
     spacing: tuple[float, ...]
@@ -119,7 +120,7 @@ def fit_to_elements(task: Task) -> Fit:
     batch_size = max(min(batch, share), profile.minimum_batch)
     reasons = {
         "spacing": "",
-        "patch_size": f"{_describe_cover(topology.patch_size, task.median_shape)}, within {given / 1e9:.3g} GB as nnU-Net counts feature maps",
+        "patch_size": f"{_describe_cover(topology.patch_size, task.median_shape)}, within {given / 1e9:.3g} GB as nnU-Net counts",
         "batch_size": f"limited by {_name_limit(batch, share, profile)}",
     }
     return Fit(task.spacing, task.median_shape, topology.patch_size, batch_size, network, reasons)
@@ -153,8 +154,8 @@ def fit_to_memory(task: Task) -> Fit:
         batch, used = batch + 1, larger
     reasons = {
         "spacing": "",
-        "patch_size": f"{_describe_cover(patch, task.median_shape, whole)}; a step needs {used / 1e9:.3g} of {task.machine.memory / 1e9:.3g} GB "
-        f"at batch {batch}",
+        "patch_size": f"{_describe_cover(patch, task.median_shape, whole)}; a step needs {used / 1e9:.3g} of "
+        f"{task.machine.memory / 1e9:.3g} GB at batch {batch}",
         "batch_size": _explain_batch(task, batch, share, used),
     }
     accumulation = ACCUMULATED if batch == 1 else 1
@@ -214,7 +215,7 @@ def _explain_batch(task: Task, batch: int, share: int, used: int) -> str:
     elif batch >= share:
         reason = f"limited by {profile.dataset_share:.0%} of all voxels, as few scans need variety more than speed"
     else:
-        return "limited by the memory"
+        reason = "limited by the memory"
     return f"{reason}; {unused:.0%} of the memory is left unused" if unused > 1 - WELL_USED else reason
 
 

@@ -275,7 +275,7 @@ def estimate_prediction_bytes(
     sums = padded * (classes + 1) + math.prod(patch)
     answer = classes * math.prod(patch) * TILES_AT_ONCE
     tiles = TILES_AT_ONCE * _count_forward(network, patch, channels, classes)
-    steps = max(tiles + 2 * answer, 5 * answer)  # the last tiles' answer, the flips' sum, and the answer, mirrored and added
+    steps = max(tiles + 3 * answer, 5 * answer)  # the last tiles' answer, the flips' sum, the last flip's; then the next, turned and added
     running = padded * channels + sums + max(steps, math.prod(plane) * classes)
     whole = math.prod(volume_shape) * (channels + classes * (2 if slices > 1 else 0))
     return int(FLOAT * (count_weights(network, channels, classes) + running + whole))

@@ -61,8 +61,8 @@ def _decide_spacing(spacings: np.ndarray, shapes: np.ndarray, rule: SpacingRule)
     reason = "the median of the scans"
     if level < 50:
         reason += (
-            f"; slices lie {target[worst] / finest:.2g} times as far apart as pixels, so their distance is that of the {level:.0f} % finest, "
-            f"{distance:.3g} mm"
+            f"; slices lie {target[worst] / finest:.2g} times as far apart as pixels, so their distance is that of the {level:.0f} % "
+            f"finest, {distance:.3g} mm"
         )
     if rule.gradual and rule.smallest_object / distance < FEWEST_VOXELS and distance > float(spacings[:, worst].min()):
         distance = max(float(np.percentile(spacings[:, worst], COARSE_QUANTILE)), rule.smallest_object / FEWEST_VOXELS)

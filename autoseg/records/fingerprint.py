@@ -24,7 +24,7 @@ class ChannelIntensities(Record, frozen=True, kw_only=True):
 class ClassObjects(Record, frozen=True, kw_only=True):
     """One class in one case: its volume, and its objects (connected components, face or corner neighbours).
 
-    `centre` is the mean position of its voxels as a share of the scan's edges (0 … 1 per axis, canonical order; empty where there are none).
+    `centre` is the mean position of its voxels as a share of the scan's edges (0 … 1 per axis, canonical order; empty where it has none).
     `volume` in mm³ (mm² or pixels in 2D); `object_volumes` and `object_extents` are the minimum, lower quartile, median, upper quartile
     and maximum over objects, of the volume and of the longest edge of the bounding box (mm).
     """

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from autoseg.io.machine import read_cpu_flags
 from autoseg.networks.devices import Compute, DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 from autoseg.training.loader import Batch, Loader
@@ -15,6 +16,7 @@ CANDIDATES: dict[DeviceName, tuple[tuple[PrecisionName, bool], ...]] = {
     "cuda": (("bf16", False), ("bf16", True), ("fp32", False)),
     "mps": (("fp32", False),),
 }
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of CPUs that compute in bf16; others imitate it, slowly and at times wrongly
 HOPELESS = 1.6  # a candidate that takes this many times the best one's is given up
 TIMED_STEPS = 6
 FINAL_STEPS = 8
@@ -30,7 +32,9 @@ def time_candidates(
     """
     batch = loader.make_batch(loader.read(0))
     device = loader.compute.device
-    computes = [Compute(device, name, last) for name, last in CANDIDATES[device] if precision in ("auto", name)]
+    computes = [
+        Compute(device, name, last) for name, last in CANDIDATES[device] if precision == name or _is_worth_trying(name, device, precision)
+    ]
     steps = {compute: _make_step(configuration, channels, classes, batch, compute) for compute in computes}
     timed = dict.fromkeys(steps, float("inf"))
     for _ in range(TIMED_STEPS):
@@ -39,6 +43,11 @@ def time_candidates(
         best = min(timed.values())
         steps = {compute: step for compute, step in steps.items() if timed[compute] <= HOPELESS * best}
     return dict(sorted(timed.items(), key=lambda item: item[1]))
+
+
+def _is_worth_trying(name: PrecisionName, device: DeviceName, precision: str) -> bool:
+    """Without being asked for: every precision that the device computes in itself."""
+    return precision == "auto" and (device != "cpu" or name != "bf16" or bool(BF16_FLAGS & read_cpu_flags()))
 
 
 def _make_step(configuration: Configuration, channels: int, classes: int, batch: Batch, compute: Compute) -> Callable[[], float]:

@@ -1,14 +1,17 @@
 """`plan RUN --explain`: every value of a plan is told with its reason, for any plan, in lines that fit a page."""
 
 import msgspec
+import numpy as np
 import pytest
 from builders import make_configuration, make_network_spec
 from planned_runs import make_dataset, make_plan, put, write_run
 
 from autoseg.commands.explain import explain, format_duration
 from autoseg.errors import InputError
+from autoseg.io.files import load_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.change import list_values
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Normalization
 
 NOT_TOLD = ("name", "reasons", "user_set", "network.blocks")  # the name is the heading, the network has no blocks
@@ -44,6 +47,10 @@ def test_the_data_are_told(planned):
         assert f"along {axis}" in text
     assert "in 6 of 6 cases" in find_line(text, "class", "1", "body")
     assert "in 6 of 6 cases" in find_line(text, "class", "2", "head")
+    cases = load_record(Fingerprint, planned / "fingerprint.json").cases
+    volumes = [part.volume for case in cases for part in case.classes if part.name == "head"]
+    scale = 1000 if np.median(volumes) >= 100 else 1  # ml from 100 mm³ up
+    assert f", {min(volumes) / scale:.3g} … {max(volumes) / scale:.3g} " in find_line(text, "class", "2", "head")
     assert dataset.channels[0].name in text
     assert RunFolder(planned).load_plan().machine.name in text
 
@@ -132,6 +139,8 @@ def test_long_names_many_classes_and_every_scheme_stay_on_the_page(tmp_path):
     text = explain(write_run(tmp_path, make_plan(configuration), dataset))
     assert max(map(len, text.splitlines())) <= 140
     assert "and 20 classes more" in text
+    assert "a rather long name 39" in text
+    assert "a rather long name 40" not in text
     assert "zscore inside the object" in text
     assert "clipped to -1024 … 3071" in text
 

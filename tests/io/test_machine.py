@@ -67,8 +67,10 @@ def child(monkeypatch, tmp_path):
     return make
 
 
-def test_a_rate_is_what_the_child_measures(child, tmp_path):
-    child(f'echo "$@" > {tmp_path}/words; pwd > {tmp_path}/folder; echo "noise" >&2; echo "warning"\necho \'{{"flops": 5e10, "precision": "bf16"}}\'')
+def test_a_rate_is_what_the_child_measures(monkeypatch, child, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    script = f'echo "$@" > {tmp_path}/words; pwd > {tmp_path}/folder; echo "noise" >&2; echo "warning"\n'
+    child(script + 'echo \'{"flops": 5e10, "precision": "bf16"}\'')
     assert measure_rate(3) == 5e10
     option, name, cores = (tmp_path / "words").read_text().split()
     assert (option, cores) == ("-m", "3")
@@ -92,7 +94,7 @@ def test_a_rate_is_what_the_child_measures(child, tmp_path):
         'echo \'{"flops": 1e300, "precision": "fp32"}\'',
         'echo \'{"flops": 5e10, "precision": "fp32"}\'; echo warning',
         "printf '\\377'",
-        "exec sleep 60",
+        'echo \'{"flops": 5e10, "precision": "fp32"}\'; exec sleep 60',
     ],
 )
 def test_a_child_that_fails_or_talks_nonsense_leaves_the_estimate(child, text):

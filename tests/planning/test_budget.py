@@ -23,7 +23,7 @@ from autoseg.planning.cost import (
     count_reference_elements,
     count_weights,
 )
-from autoseg.planning.topology import decide_topology
+from autoseg.planning.topology import decide_topology, make_initial_patch, round_to_scan
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
 from autoseg.records.plan import NetworkSpec
@@ -197,8 +197,9 @@ def test_memory_is_well_used_and_never_beyond_its_share(spacing, shape, gigabyte
     fit = fit_to_memory(task)
     used = count_training_bytes(task, fit.network, fit.patch_size, fit.batch_size) / task.machine.memory
     assert used <= MEMORY_SHARE
-    if math.prod(fit.patch_size) < math.prod(shape):
+    if fit.patch_size != round_to_scan(spacing, make_initial_patch(spacing, shape)).patch_size:
         assert used >= 0.8, (fit.patch_size, fit.batch_size)
+    assert ("left unused" in fit.reasons["batch_size"]) == (used < 0.8)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ def test_the_default_can_be_set():
         ("batch_size", f"{FULL}batch_size"),
         ("network.features", f"{FULL}network.features"),
         ("learning_rate", f"{FULL}optimizer.learning_rate"),
+        ("epochs", f"{FULL}schedule.epochs"),
         (f"{FULL}network.feature", f"{FULL}network.features"),
         (f"{FULL}network", f"{FULL}network."),
         (f"{FULL}optimizer.lerning_rate", f"{FULL}optimizer.learning_rate"),

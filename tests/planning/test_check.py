@@ -33,6 +33,8 @@ def test_plans_that_can_be_trained_pass():
     check_plan(make_plan(residual), make_dataset())
     single = make_configuration(3, network=make_network_spec(3, (4,)))
     check_plan(make_plan(single), make_dataset())
+    still = put(make_configuration(3), {"optimizer.momentum": 0.0})  # adamw has none
+    check_plan(make_plan(still), make_dataset())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Plans as they were agreed on: for every golden fingerprint every profile decides what it decided before."""
 
 import pytest
-
 from golden import list_names, plan_everything, read_pair
 
 
