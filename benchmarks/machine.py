@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "SimpleITK")},
-        "commit": _git("rev-parse", "--short", "HEAD") + ("" if not _git("status", "--porcelain", "autoseg", "plans") else "+changes"),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("" if not _git("status", "--porcelain", ":/autoseg", ":/plans") else "+changes"),
     }
 
 

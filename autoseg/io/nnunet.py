@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from autoseg.errors import InputError, RecordError
 from autoseg.io.files import list_files, load_record
@@ -92,14 +93,22 @@ def read_nnunet_folder(folder: Path) -> tuple[Dataset, Fingerprint] | None:
 def is_flat(measured: DatasetFingerprint) -> bool:
     """Whether the cases are images: one slice each, with nnU-Net's fake distance to the next.
 
-    Where pixels differ in size, so does that distance, and nnU-Net takes it for a real one: it resamples along it and may plan in 3D. So
-    that its decisions come out equal, such images stay volumes of one slice.
+    Where pixels differ much in size, so does that distance, and nnU-Net takes it for a real one: it resamples along it and plans in 3D what
+    has a single slice. So that its decisions come out equal, such images stay volumes.
     """
-    distances = [spacing[0] for spacing in measured.spacings]
-    return max(distances) <= min(distances) * (1 + ROUNDING) and all(
+    fake = all(
         shape[0] == 1 and (spacing[0] == FAKE_SPACING or spacing[0] >= FAKE_SPACING * max(spacing[1:]) * (1 - ROUNDING))
         for spacing, shape in zip(measured.spacings, measured.shapes_after_crop)
     )
+    return fake and _count_slices(measured) == 1
+
+
+def _count_slices(measured: DatasetFingerprint) -> float:
+    """Slices of a median image at the distance that nnU-Net would choose: the 10 % finest where edges are long enough, else the median."""
+    distances = np.array(measured.spacings)[:, 0]
+    edges = np.median(np.array(measured.shapes_after_crop), axis=0)
+    target = np.percentile(distances, 10) if 3 * edges[0] < min(edges[1:]) else np.median(distances)
+    return float(np.median(np.rint(distances / target)))
 
 
 def _holds_scans(folder: Path) -> bool:
