@@ -176,7 +176,17 @@ def _fit_patch(task: Task, batch: int, limit: int) -> tuple[Topology, int]:
 def count_training_bytes(task: Task, network: NetworkSpec, patch: tuple[int, ...], batch: int) -> int:
     """Peak bytes of a training step on the task's machine, in the precision that it trains in."""
     device = task.machine.device
-    work = Workload(network, patch, batch, task.channels, task.classes, task.profile.optimizer, PRECISIONS[device], device)
+    work = Workload(
+        network,
+        patch,
+        batch,
+        task.channels,
+        task.classes,
+        optimizer=task.profile.optimizer,
+        precision=PRECISIONS[device],
+        device=device,
+        accumulation=ACCUMULATED if batch == 1 else 1,
+    )
     return estimate_training(work).total
 
 

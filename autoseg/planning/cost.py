@@ -104,19 +104,3 @@ def _count_maps(network: NetworkSpec, stage: int) -> int:
     stem = stage == 0
     widened = stage > 0 and network.features[stage] != network.features[stage - 1]
     return stem + 2 * network.blocks[stage] + (widened or max(network.strides[stage]) > 1)
-
-
-def estimate_training_bytes(network: NetworkSpec, patch: tuple[int, ...], batch: int, channels: int, classes: int) -> int:
-    """Peak bytes of a float32 training step on a CPU, see autoseg/planning/memory.py."""
-    from autoseg.planning.memory import Workload, estimate_training
-
-    return estimate_training(Workload(network, patch, batch, channels, classes, "adamw")).total
-
-
-def estimate_prediction_bytes(
-    network: NetworkSpec, patch: tuple[int, ...], median_shape: tuple[float, ...], channels: int, classes: int
-) -> int:
-    """Peak bytes to predict a median scan, see autoseg/planning/memory.py."""
-    from autoseg.planning import memory
-
-    return memory.estimate_prediction_bytes(network, patch, median_shape, channels, classes)

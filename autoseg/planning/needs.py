@@ -24,9 +24,19 @@ def estimate_needs(configuration: Configuration, dataset: Dataset, machine: Mach
     """The needs of a configuration that passes check_plan; the few further channels of a cascade are left out, as when it is planned."""
     network, patch, batch = configuration.network, configuration.patch_size, configuration.batch_size
     channels, classes = len(dataset.channels), len(dataset.classes) + 1
-    optimizer, precision = configuration.optimizer.name, PRECISIONS[machine.device]
+    work = Workload(
+        network,
+        patch,
+        batch,
+        channels,
+        classes,
+        optimizer=configuration.optimizer.name,
+        precision=PRECISIONS[machine.device],
+        device=machine.device,
+        accumulation=configuration.accumulation,
+    )
     return Needs(
-        training_bytes=estimate_training(Workload(network, patch, batch, channels, classes, optimizer, precision, machine.device)).total,
+        training_bytes=estimate_training(work).total,
         prediction_bytes=estimate_prediction_bytes(network, patch, configuration.median_shape, channels, classes),
         operations=batch * configuration.accumulation * count_operations(network, patch, channels, classes),
         weights=count_weights(network, channels, classes),

@@ -1,6 +1,5 @@
 """What a network costs, and patch and batch for what there is."""
 
-import math
 
 import pytest
 
