@@ -2,8 +2,8 @@
 
 python benchmarks/profiles.py ../shared/data [--minutes 15] [--seeds 0,1] [--data-sets hippocampus,fetal_head] [--profiles autoseg,nnunet]
 
-With --side-by-side the profiles of a row train at the same time, each on one core of its own (Linux): the same minutes on the same
-machine in the same moment, in half the time.
+With --side-by-side all trainings of a data set run at the same time, spread over the cores, each on one (Linux): the same minutes on the
+same machine in the same moment, with equal shares of it, in a fraction of the time.
 
 A row that benchmarks/results/profiles.json already has is measured again only with --anew: a row takes the
 minutes, and they may be spread over several sittings. `autoseg` on a CPU is its form for CPUs.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,22 +92,23 @@ def main() -> None:
     asked = parser.parse_args()
     path = RESULTS / "profiles.json"
     rows = [] if asked.anew or not path.is_file() else json.loads(path.read_text())["results"]
-    profiles = asked.profiles.split(",")
     for name in asked.data_sets.split(","):
-        for seed in asked.seeds.split(","):
-            cores = [str(number) if asked.side_by_side else "" for number in range(len(profiles))]
-            wanted = [Row(asked.data, name, profile, asked.minutes, seed, core) for profile, core in zip(profiles, cores)]
-            done = {(row["data"], row["profile"], row["minutes"], row["seed"]) for row in rows}
-            wanted = [row for row in wanted if row.key not in done]
-            with ThreadPoolExecutor(len(profiles) if asked.side_by_side else 1) as executor:
-                rows += executor.map(measure_aside, wanted)
-            save("profiles", rows)
+        pairs = [(seed, profile) for seed in asked.seeds.split(",") for profile in asked.profiles.split(",")]
+        wanted = [Row(asked.data, name, profile, asked.minutes, seed) for seed, profile in pairs]
+        done = {(row["data"], row["profile"], row["minutes"], row["seed"]) for row in rows}
+        wanted = [row for row in wanted if row.key not in done]
+        if asked.side_by_side:
+            wanted = [replace(row, cores=str(number % (os.cpu_count() or 1))) for number, row in enumerate(wanted)]
+        with ThreadPoolExecutor(max(1, len(wanted)) if asked.side_by_side else 1) as executor:
+            for measured in executor.map(lambda row: measure_aside(row, len(wanted)), wanted):
+                rows.append(measured)
+                save("profiles", rows)
 
 
-def measure_aside(row: Row) -> dict[str, Any]:
-    """Measures a row in a folder that is thrown away."""
+def measure_aside(row: Row, count: int) -> dict[str, Any]:
+    """Measures a row in a folder that is thrown away; `count` trainings run at the same time where rows have cores of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        return measure(row, Path(folder))
+        return measure(row, Path(folder)) | {"at_the_same_time": count if row.cores else 1}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ CANDIDATES: dict[DeviceName, tuple[tuple[PrecisionName, bool], ...]] = {
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of CPUs that compute in bf16; others imitate it, slowly and at times wrongly
 HOPELESS = 1.6  # a candidate that takes this many times the best one's is given up
 TIMED_STEPS = 6
+LONGEST_SECONDS = 20.0  # of timing, where steps are slow
 FINAL_STEPS = 8
 
 
@@ -37,7 +38,10 @@ def time_candidates(
     ]
     steps = {compute: _make_step(configuration, channels, classes, batch, compute) for compute in computes}
     timed = dict.fromkeys(steps, float("inf"))
-    for _ in range(TIMED_STEPS):
+    begun = time.perf_counter()
+    for number in range(TIMED_STEPS):
+        if number and time.perf_counter() - begun > LONGEST_SECONDS:
+            break
         for compute, step in list(steps.items()):
             timed[compute] = min(timed[compute], step())
         best = min(timed.values())
@@ -68,9 +72,11 @@ def time_steps(configuration: Configuration, channels: int, classes: int, loader
     """Median seconds of a whole step, data included, on a throw-away network."""
     state = start_state(configuration, channels, classes, 0, loader.compute)
     seconds = []
-    start = time.perf_counter()
+    begun = start = time.perf_counter()
     for batches in group_batches(loader, configuration.accumulation, 0, FINAL_STEPS + 1):
         take_step(state, batches, configuration, loader.compute)
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
+        if len(seconds) > 1 and start - begun > LONGEST_SECONDS:
+            break
     return statistics.median(seconds[1:])

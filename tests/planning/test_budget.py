@@ -1,6 +1,5 @@
 """What a network costs, and patch and batch for what there is."""
 
-
 import pytest
 
 from autoseg.io.profiles import read_profile
