@@ -100,7 +100,7 @@ def main() -> None:
         if asked.side_by_side:
             wanted = [replace(row, cores=str(number % (os.cpu_count() or 1))) for number, row in enumerate(wanted)]
         with ThreadPoolExecutor(max(1, len(wanted)) if asked.side_by_side else 1) as executor:
-            for measured in executor.map(lambda row: measure_aside(row, len(wanted)), wanted):
+            for measured in executor.map(measure_aside, wanted, [len(wanted)] * len(wanted)):
                 rows.append(measured)
                 save("profiles", rows)
 
