@@ -12,11 +12,15 @@ SCANS = [Path(__file__).parents[1] / "shared" / "data", Path(__file__).parents[2
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _rate_from_the_table():
-    """Plans made in this process take the CPU's rate from the table: equal on every run, and without the seconds of a measurement."""
+def _rate_from_the_table(tmp_path_factory):
+    """Plans made in this process take the CPU's rate from the table: equal on every run, and without the seconds of a measurement.
+
+    What a child process measures is kept in a home of its own.
+    """
     from autoseg.commands import plan
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(plan, "_measure_rate", lambda folder, machine, options: machine)
         yield
 

@@ -13,7 +13,8 @@ def compute_nonzero_mask(image: np.ndarray) -> np.ndarray:
 
     The reference's rule (nnU-Net, Nature Methods 2021, supplementary note 2: crop to the nonzero region).
     """
-    return ndimage.binary_fill_holes((image != 0).any(axis=0))
+    mask = (image != 0).any(axis=0)
+    return mask if mask.all() else ndimage.binary_fill_holes(mask)
 
 
 def compute_bounding_box(mask: np.ndarray) -> Box:

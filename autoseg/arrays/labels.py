@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from autoseg.arrays.cropping import compute_bounding_box, crop
 from autoseg.records.dataset import ClassLabel
 from autoseg.records.fingerprint import ClassObjects
 
@@ -49,11 +50,12 @@ def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], backgrou
 
 def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[float, ...]) -> ClassObjects:
     """Volume, objects and centre of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
-    mask = label == number
-    voxels = int(mask.sum())
+    whole = label == number
+    voxels = int(whole.sum())
     voxel = float(np.prod(spacing))
     if voxels == 0:
         return ClassObjects(name=name, voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
+    mask = crop(whole, compute_bounding_box(whole))  # the rest of a scan holds nothing to count
     components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     volumes = np.bincount(components.ravel())[1:] * voxel
     extents = [max((part.stop - part.start) * step for part, step in zip(slices, spacing)) for slices in ndimage.find_objects(components)]
@@ -64,7 +66,7 @@ def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[fl
         objects=int(count),
         object_volumes=tuple(float(v) for v in np.quantile(volumes, QUARTILES)),
         object_extents=tuple(float(v) for v in np.quantile(extents, QUARTILES)),
-        centre=_compute_centre(mask),
+        centre=_compute_centre(whole),
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from autoseg.arrays.tiles import make_tiles
 from autoseg.errors import InputError
-from autoseg.io.files import load_record
 from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.planning.change import find_reason_key, list_values
 from autoseg.planning.check import KIND_FIELDS, format_value
@@ -70,7 +69,7 @@ def explain(run: str | Path, configuration: str | None = None) -> str:
     folder = open_run(run, "--explain")
     plan, dataset = folder.load_plan(), folder.load_dataset()
     chosen = choose_configuration(plan, configuration)
-    fingerprint = load_record(Fingerprint, folder.fingerprint)
+    fingerprint = folder.load_fingerprint()
     lines = [f"Plan of {folder.path}, made with profile {plan.profile}"]
     lines += ["", "DATA", *_describe_data(dataset, fingerprint)]
     lines += ["", "MACHINE", *_describe_machine(plan.machine)]

@@ -10,7 +10,9 @@ from typing import Literal
 import msgspec
 import psutil
 
-from autoseg.errors import InputError
+from autoseg import __version__
+from autoseg.errors import AutosegError, InputError
+from autoseg.io.files import write_bytes
 from autoseg.records.machine import Machine
 
 # Floating point operations per second and core that training sustains, by instruction set. Measured with benchmarks/cpu_rate.py on
@@ -19,6 +21,15 @@ FLOPS_PER_CORE = (("amx_bf16", 300e9), ("avx512_bf16", 150e9), ("avx512f", 35e9)
 PLAUSIBLE = (1e8, 1e13)  # operations per second and core that a CPU may sustain; anything else was not measured well
 RATE_SECONDS = 60.0
 BUSY = 0.5  # load per core of the whole machine, over the last minute, above which a measured rate would be that of the others
+
+
+class _KnownRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rate that was measured before, by this version on this CPU."""
+
+    cpu: str
+    cores: int
+    autoseg_version: str
+    flops: float
 
 
 class _Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +110,36 @@ def measure_rate(cores: int, timeout: float = RATE_SECONDS) -> float | None:
     return float(f"{rate.flops:.2g}") if low <= rate.flops / cores <= high else None  # more digits would only be noise
 
 
+def find_rate(cores: int) -> float | None:
+    """The rate measured before on this machine, else now and kept in `~/.cache/autoseg/machine.json` (which may be deleted)."""
+    path = Path.home() / ".cache" / "autoseg" / "machine.json"
+    this = _KnownRate(read_cpu_name(), cores, __version__, 0.0)
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=_KnownRate)
+    except (OSError, msgspec.DecodeError):
+        known = this
+    if known.flops > 0 and msgspec.structs.replace(known, flops=0.0) == this:
+        return known.flops
+    rate = measure_rate(cores)
+    if rate is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, msgspec.json.encode(msgspec.structs.replace(this, flops=rate)))
+        except (AutosegError, OSError):
+            return rate  # a home that cannot be written to: measured again next time
+    return rate
+
+
+def read_cpu_name() -> str:
+    """The processor's name as it is sold, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def measure_machine(device: str = "auto", memory: int | None = None, measure_rate: bool = False) -> Machine:
     """The machine to plan for.
 
@@ -121,10 +162,10 @@ def measure_machine(device: str = "auto", memory: int | None = None, measure_rat
 
 def _describe_cpu(memory: int | None, measured: bool) -> Machine:
     cores = count_cores()
-    rate = measure_rate(cores) if measured else None
+    rate = find_rate(cores) if measured else None
     return Machine(
         device="cpu",
-        name=platform.processor() or platform.machine(),
+        name=read_cpu_name(),
         memory=memory if memory is not None else measure_memory(),
         cores=cores,
         flops=estimate_rate(cores) if rate is None else rate,

@@ -5,8 +5,13 @@ from importlib.abc import Traversable
 from pathlib import Path
 
 from autoseg.errors import InputError
+from autoseg.io.files import load_record
 from autoseg.records.base import decode
 from autoseg.records.profile import Profile
+
+POSITIVE = ("base_features", "decoder_convolutions", "reference_memory", "minimum_batch", "epochs", "steps_per_epoch", "learning_rate")
+POSITIVE_ROWS = ("maximum_features", "reference_elements", "reference_batch", "fitted_batch")
+SHARES = ("dataset_share", "low_resolution_share", "warmup", "averaging")
 
 
 def _find_folder() -> Traversable:
@@ -23,7 +28,33 @@ def list_profiles() -> list[str]:
 
 
 def read_profile(name: str) -> Profile:
-    """Reads an installed profile. Raises InputError that lists the names there are."""
+    """Reads an installed profile, or a file of one's own (a path that ends with .json).
+
+    Raises InputError that lists the names there are, or names the field that cannot be.
+    """
+    if name.endswith(".json"):
+        profile = load_record(Profile, Path(name))
+        _check(profile, name)
+        return profile
     if name not in list_profiles():
-        raise InputError(f"There is no profile '{name}'.", f"Profiles: {', '.join(list_profiles())}.")
+        known = f"Profiles: {', '.join(list_profiles())}."
+        raise InputError(f"There is no profile '{name}'.", known, todo="A profile of your own is a file: --profile MINE.json")
     return decode(Profile, (_find_folder() / f"{name}.json").read_bytes(), f"profile {name}")
+
+
+def _check(profile: Profile, source: str) -> None:
+    """Numbers that no plan can be made of."""
+    encoder = "encoder_convolutions" if profile.network == "plain" else "encoder_blocks"
+    for field in POSITIVE:
+        if getattr(profile, field) <= 0:
+            raise InputError(f"{source}: field {field} is {getattr(profile, field)}.", "A number above 0 is needed.")
+    for field in (encoder, *POSITIVE_ROWS):
+        values = getattr(profile, field)
+        if not values or min(values) <= 0:
+            why = f"A network of kind {profile.network} needs numbers above 0."
+            raise InputError(f"{source}: field {field} is {list(values)}.", why)
+    for field in SHARES:
+        if not 0 <= getattr(profile, field) <= 1:
+            raise InputError(f"{source}: field {field} is {getattr(profile, field)}.", "A share from 0 to 1 is needed.")
+    if profile.budget == "operations" and (profile.steps < 1 or profile.maximum_batch < profile.minimum_batch):
+        raise InputError(f"{source}: budget 'operations' needs steps of 1 or more and a maximum_batch not below minimum_batch.")

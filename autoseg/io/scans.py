@@ -15,7 +15,8 @@ from autoseg.records.dataset import Channel
 from autoseg.records.grid import Grid
 
 PIXEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", *PIXEL_ENDINGS)
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd", *PIXEL_ENDINGS)
 CANONICAL = "LPS"  # axes point to the patient's Left, Posterior, Superior: DICOM's and ITK's world
 GEOMETRY_TOLERANCE = 0.01  # of a voxel: header noise below this is not worth a word
 
@@ -39,8 +40,9 @@ def strip_ending(name: str) -> str:
 
 def read_image(path: Path) -> sitk.Image:
     """Reads a file. Raises InputError with the file, its size and the reason."""
+    reader = "NiftiImageIO" if path.name.lower().endswith(NIFTI_ENDINGS) else ""  # named, or ITK asks all its readers in turn
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(path), imageIO=reader)
     except RuntimeError as error:
         if not path.exists():
             raise InputError(f"{path} does not exist.") from None

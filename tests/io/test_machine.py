@@ -11,7 +11,7 @@ import pytest
 import autoseg
 import autoseg.io.machine as machine_module
 from autoseg.errors import InputError
-from autoseg.io.machine import count_cores, estimate_rate, is_busy, measure_machine, measure_memory, measure_rate
+from autoseg.io.machine import count_cores, estimate_rate, find_rate, is_busy, measure_machine, measure_memory, measure_rate
 
 
 def test_cores_and_memory_are_those_this_process_may_use():
@@ -118,7 +118,8 @@ def test_a_busy_machine_is_not_measured(monkeypatch):
 
 
 @pytest.mark.parametrize(("rate", "source"), [(123e9, "measured"), (None, "estimated")])
-def test_a_machine_says_how_its_rate_is_known(monkeypatch, rate, source):
+def test_a_machine_says_how_its_rate_is_known(monkeypatch, tmp_path, rate, source):
+    monkeypatch.setenv("HOME", str(tmp_path))
     asked = []
     monkeypatch.setattr(machine_module, "measure_rate", lambda cores: asked.append(cores) or rate)
     machine = measure_machine("cpu", measure_rate=True)
@@ -132,3 +133,41 @@ def test_a_rate_is_measured_only_when_asked_and_only_of_a_cpu(monkeypatch):
     assert measure_machine("cpu").flops_source == "estimated"
     assert measure_machine("auto", measure_rate=True).flops_source == "unknown"
     assert measure_machine(memory=10**9, measure_rate=True).flops_source == "unknown"
+
+
+@pytest.fixture
+def count_measurements(monkeypatch, tmp_path):
+    """An empty home, and rates that count up instead of being measured."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(machine_module, "measure_rate", lambda cores: asked.append(cores) or 1e10 * len(asked))
+    return asked
+
+
+def test_a_rate_is_measured_once_for_a_machine_and_its_cores(count_measurements, tmp_path):
+    assert [find_rate(2), find_rate(2), find_rate(3), find_rate(3)] == [1e10, 1e10, 2e10, 2e10]
+    (tmp_path / ".cache" / "autoseg" / "machine.json").unlink()
+    assert find_rate(3) == 3e10
+    assert count_measurements == [2, 3, 3]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"cpu": 1}', '{"cpu": "x", "cores": 2, "autoseg_version": "0", "flops": 5e10}'])
+def test_a_rate_kept_for_another_machine_or_torn_is_measured_again(count_measurements, tmp_path, text):
+    path = tmp_path / ".cache" / "autoseg" / "machine.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert find_rate(2) == 1e10
+    assert find_rate(2) == 1e10
+    assert count_measurements == [2]
+
+
+def test_a_home_that_cannot_be_written_to_costs_the_rate_no_more_than_its_memory(count_measurements, tmp_path):
+    (tmp_path / ".cache").write_text("a file where the folder should be")
+    assert [find_rate(2), find_rate(2)] == [1e10, 2e10]
+
+
+def test_a_rate_that_could_not_be_measured_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(machine_module, "measure_rate", lambda cores: None)
+    assert find_rate(2) is None
+    assert not (tmp_path / ".cache").exists()
