@@ -68,11 +68,51 @@ def make_others() -> list[str]:
     return ["**Others** (`benchmarks/real_scans.py`, `benchmarks/startup.py`):", "", *lines] if lines else []
 
 
+def make_planner() -> list[str]:
+    """What the planner is measured by: equal decisions, memory, speed, and what it is worth in the same minutes."""
+    lines = ["**The planner**:", ""]
+    parity, memory = load("planner_parity")["results"], load("memory")["results"]
+    counts = parity["by_profile"].values()
+    equal, plans = sum(count["equal_plans"] for count in counts), sum(count["plans"] for count in counts)
+    lines.append(
+        f"- Decisions of nnU-Net {parity['nnunetv2']} (`benchmarks/planner_parity.py`): {equal} of {plans} plans equal in every field, "
+        f"{parity['fingerprints']['all']} made-up fingerprints, five planners, {len(parity['differences'])} differences."
+    )
+    errors = memory["largest_errors"]
+    lines.append(
+        f"- Memory (`benchmarks/memory_table.py`), {len(memory['cpu'])} networks on a CPU: what is saved for the backward pass "
+        f"is counted to within {errors['cpu saved']:.1%}, the peak of torch's allocations in a training step to within "
+        f"{errors['cpu tensors']:.1%}. {'On a GPU: see the table.' if isinstance(memory['cuda'], dict) else 'Not measured on a GPU yet.'}"
+    )
+    speed = load("planning_speed")["results"]
+    made_up, scans = speed["fingerprint_of_500_cases_seconds"], speed["scans_seconds"]
+    lines.append(
+        f"- Speed (`benchmarks/planning_speed.py`): 500 cases from a fingerprint in {max(made_up.values()):.1f} s at most, start-up "
+        f"included; {scans['cases']} hippocampus scans measured and planned in {scans['autoseg'] / scans['nnunet']:.2f} of nnU-Net's time "
+        f"({scans['autoseg']:.1f} s against {scans['nnunet']:.1f} s)."
+    )
+    if (RESULTS / "accept_plan.json").is_file():
+        lines.append(
+            "- nnU-Net prepares, trains two steps and validates with plans written by `--format nnunet` (`benchmarks/accept_plan.py`)."
+        )
+    return lines + (make_profiles() if (RESULTS / "profiles.json").is_file() else [])
+
+
+def make_profiles() -> list[str]:
+    rows = load("profiles")["results"]
+    head = "mean Dice on fold 0 by profile, both in our engine; all trainings of a data set at the same time, each on a share of a core"
+    lines = ["", f"{rows[0]['minutes']:g} minutes (`benchmarks/profiles.py --side-by-side`): {head}:", ""]
+    lines += ["| scans | profile | seed | steps | mean Dice |", "|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: (row["data"], row["profile"], row["seed"])):
+        lines.append(f"| {row['data']} | {row['profile']} | {row['seed']} | {row['steps']} | **{row['mean_dice']:.4f}** |")
+    return lines
+
+
 def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", END])
+    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", *make_planner(), "", END])
     README.write_text(before + figures + after)
 
 
