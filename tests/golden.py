@@ -30,7 +30,6 @@ FIELDS = (
     "normalization",
     "network",
     "batch_dice",
-    "augmentation",
     "mirror_axes",
     "memory",
 )
@@ -98,8 +97,20 @@ def plan_everything(data: dict[str, Any]) -> dict[str, Any]:
 
 def _reduce(plan: Plan) -> dict[str, Any]:
     configurations = {c.name: {field: getattr(c, field) for field in FIELDS} for c in plan.configurations}
+    for c in plan.configurations:
+        configurations[c.name]["rotation"] = c.augmentation.rotation
     kept = {"axes": plan.axes, "default_configuration": plan.default_configuration, "configurations": configurations}
     return json.loads(msgspec.json.encode(kept))
+
+
+def format_pair(pair: dict[str, Any]) -> str:
+    """As JSON with a line per configuration, so that a change shows where it is."""
+    plans = []
+    for name, plan in pair["plans"].items():
+        lines = [f'   "{configuration}": {json.dumps(values)}' for configuration, values in plan["configurations"].items()]
+        head = f'  "{name}": {{"axes": {plan["axes"]}, "default_configuration": "{plan["default_configuration"]}", "configurations": {{'
+        plans.append(head + "\n" + ",\n".join(lines) + "\n  }}")
+    return f'{{\n "data": {json.dumps(pair["data"])},\n "plans": {{\n' + ",\n".join(plans) + "\n }\n}\n"
 
 
 def main() -> None:
@@ -107,7 +118,7 @@ def main() -> None:
     for name in list_names():
         data = read_pair(name)["data"]
         pair = {"data": data, "plans": plan_everything(data)}
-        (FOLDER / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(pair), indent=1) + b"\n")
+        (FOLDER / f"{name}.json").write_text(format_pair(pair))
 
 
 if __name__ == "__main__":

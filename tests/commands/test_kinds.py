@@ -38,7 +38,7 @@ def test_a_configuration_trains_and_predicts(autoseg, kinds, scans, tmp_path, co
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda plan: plan["configurations"][1].update(patch_size=[7, 24, 24]), ("patch_size", "multiple of")),
+        (lambda plan: plan["configurations"][1].update(patch_size=[7, 23, 23]), ("patch_size", "multiple of")),
         (lambda plan: plan["configurations"][1].update(spacing=[0.0, 1.0, 1.0]), ("spacing", "0")),
         (lambda plan: plan["configurations"][1].update(batchsize=2), ("plan.json", "batchsize")),
         (lambda plan: plan["configurations"][1].update(batch_size="2"), ("plan.json", "batch_size")),
