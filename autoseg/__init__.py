@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "plan": "autoseg.commands.plan",
+    "explain": "autoseg.commands.explain",
+    "change": "autoseg.commands.change",
     "prepare": "autoseg.commands.prepare",
     "train": "autoseg.commands.train",
     "predict": "autoseg.commands.predict",
@@ -19,7 +21,7 @@ _PUBLIC = {
     "AutosegError": "autoseg.errors",
 }
 
-__all__ = ["AutosegError", "__version__", "demo", "evaluate", "load", "plan", "predict", "prepare", "train"]
+__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:
