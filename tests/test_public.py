@@ -39,7 +39,7 @@ def test_every_public_name_can_be_had(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match=r"no attribute 'fit'.*evaluate, load, plan"):
+    with pytest.raises(AttributeError, match=r"no attribute 'fit'.*evaluate, explain, load"):
         autoseg.fit  # noqa: B018
 
 
