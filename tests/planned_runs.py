@@ -6,6 +6,7 @@ import msgspec
 from builders import make_configuration
 
 from autoseg.io.files import save_record
+from autoseg.records.base import compute_digest
 from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.machine import Machine
@@ -62,6 +63,8 @@ def write_run(folder: Path, plan: Plan, dataset: Dataset) -> Path:
         CaseFingerprint(case=case.id, digest="", shape=shape, spacing=spacing, orientation="", cropped_shape=shape, channels=(), classes=())
         for case in dataset.cases
     )
-    for name, record in (("plan", plan), ("dataset", dataset), ("fingerprint", Fingerprint(cases=cases))):
+    fingerprint = Fingerprint(cases=cases)
+    plan = msgspec.structs.replace(plan, fingerprint_digest=compute_digest(fingerprint))
+    for name, record in (("plan", plan), ("dataset", dataset), ("fingerprint", fingerprint)):
         save_record(folder / f"{name}.json", record)
     return folder
