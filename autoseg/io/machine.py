@@ -17,7 +17,7 @@ from autoseg.records.machine import Machine
 
 # Floating point operations per second and core that training sustains, by instruction set. Measured with benchmarks/cpu_rate.py on
 # 3D convolutions of 16 to 64 channels; marked as estimated in the plan.
-FLOPS_PER_CORE = (("amx_bf16", 300e9), ("avx512_bf16", 150e9), ("avx512f", 35e9), ("avx2", 25e9), ("", 15e9))
+FLOPS_PER_CORE = (("amx_bf16", 300e9), ("avx512_bf16", 150e9), ("avx512f", 55e9), ("avx2", 25e9), ("", 15e9))
 PLAUSIBLE = (1e8, 1e13)  # operations per second and core that a CPU may sustain; anything else was not measured well
 RATE_SECONDS = 60.0
 BUSY = 0.5  # load per core of the whole machine, over the last minute, above which a measured rate would be that of the others

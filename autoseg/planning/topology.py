@@ -69,12 +69,16 @@ def make_initial_patch(spacing: Sequence[float], median_shape: Sequence[float]) 
 
 
 def shrink_patch(spacing: Sequence[float], topology: Topology, median_shape: Sequence[float]) -> Topology:
-    """One step smaller: the axis that covers most of its scan (the last on ties) loses the divisor that the smaller patch will have."""
+    """One step smaller: the axis that covers most of its scan (the last on ties) loses the divisor that the smaller patch will have.
+
+    An axis keeps one voxel at least; where no axis can give one away the patch stays.
+    """
     patch = topology.patch_size
-    covered = [edge / size for edge, size in zip(patch, median_shape)]
-    axis = max(range(len(patch)), key=lambda index: (covered[index], index))
-    step = decide_topology(spacing, _reduce(patch, axis, topology.divisors[axis])).divisors[axis]
-    return decide_topology(spacing, _reduce(patch, axis, step))
+    for axis in sorted(range(len(patch)), key=lambda index: (patch[index] / median_shape[index], index), reverse=True):
+        step = decide_topology(spacing, _reduce(patch, axis, topology.divisors[axis])).divisors[axis]
+        if patch[axis] > step:
+            return decide_topology(spacing, _reduce(patch, axis, step))
+    return topology
 
 
 def _reduce(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...]:

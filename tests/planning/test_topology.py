@@ -114,3 +114,16 @@ def test_a_patch_is_rounded_down_where_the_network_stays_the_same():
     assert round_to_scan((1.0, 1.0, 1.0), (36.0, 50.0, 35.0)).patch_size == (32, 48, 32)
     assert round_to_scan((1.0, 1.0, 1.0), (40.0, 319.0, 319.0)).patch_size == (40, 320, 320)  # a voxel of padding is no waste
     assert round_to_scan((1.0, 1.0), (9.0, 64.0)).patch_size == decide_topology((1.0, 1.0), (8, 64)).patch_size
+
+
+def test_shrinking_leaves_every_axis_a_voxel():
+    spacing, shape = (1.0, 1.0, 1.0), (64.0, 1.0, 48.0)
+    topology = decide_topology(spacing, shape)
+    sizes = [topology.patch_size]
+    while max(sizes[-1]) > 8:
+        topology = shrink_patch(spacing, topology, shape)
+        sizes.append(topology.patch_size)
+    assert all(size[1] == 1 and min(size) == 1 for size in sizes)
+    assert sizes == sorted(sizes, key=sum, reverse=True)
+    single = decide_topology((1.0, 1.0), (1.0, 1.0))
+    assert shrink_patch((1.0, 1.0), single, (1.0, 1.0)) == single
