@@ -27,8 +27,9 @@ from autoseg.io.scans import (
 )
 from autoseg.io.weights import load_tensors
 from autoseg.networks.build import build_network, import_weights
-from autoseg.networks.devices import Compute, DeviceName
+from autoseg.networks.devices import Compute
 from autoseg.records.base import digest_of
+from autoseg.records.machine import DeviceName
 from autoseg.records.prepared import Geometry
 from autoseg.records.training import ModelHeader
 

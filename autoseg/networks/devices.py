@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from autoseg.errors import InputError, OutOfMemory
-
-DeviceName = Literal["cpu", "cuda", "mps"]
-PrecisionName = Literal["fp32", "bf16", "fp16"]
+from autoseg.records.machine import DeviceName, PrecisionName
 
 
 @dataclass(frozen=True)

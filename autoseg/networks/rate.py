@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from autoseg.networks.build import build_network
-from autoseg.networks.devices import Compute, PrecisionName, use_cores
+from autoseg.networks.devices import Compute, use_cores
+from autoseg.records.machine import PrecisionName
 from autoseg.records.plan import NetworkSpec
 
 PATCH = (32, 48, 32)

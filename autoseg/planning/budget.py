@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -11,12 +10,9 @@ from autoseg.planning.cost import count_operations, count_reference_elements
 from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.topology import PADDING, Topology, decide_topology, make_initial_patch, round_to_scan, shrink_patch
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.machine import Machine
+from autoseg.records.machine import DeviceName, Machine, PrecisionName
 from autoseg.records.plan import NetworkSpec
 from autoseg.records.profile import Profile
-
-DeviceName = Literal["cpu", "cuda", "mps"]
-PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 COARSENING = 1.03  # factor per step of the search for a coarser spacing (nnU-Net's, for its low-resolution stage)
 COARSEST = 4.0  # a scan is never coarsened beyond this factor

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from autoseg.planning.cost import count_stage_voxels, count_weights, list_convolutions
+from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import NetworkSpec
 
 FLOAT, LONG, BOOL = 4, 8, 1  # bytes of a float32, an int64, a truth value
@@ -30,8 +31,8 @@ class Workload:
     channels: int
     classes: int
     optimizer: Literal["adamw", "sgd"] = "sgd"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    precision: PrecisionName = "fp32"
+    device: DeviceName = "cpu"
     averaging: bool = True
     accumulation: int = 1
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from autoseg.records.base import SavedRecord
 from autoseg.records.dataset import Channel, ClassLabel
+from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 
 
@@ -17,8 +18,8 @@ class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
     steps_per_epoch: int
     validations: int
     seed: int
-    device: Literal["cpu", "cuda", "mps"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    device: DeviceName
+    precision: PrecisionName
     channels_last: bool
     threads: int
     seconds_per_step: float
@@ -51,8 +52,8 @@ class ModelHeader(SavedRecord, frozen=True, kw_only=True):
     unit: Literal["mm", "px"]
     label_pattern: str
     weights_digest: str
-    device: Literal["cpu", "cuda", "mps"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    device: DeviceName
+    precision: PrecisionName
     channels_last: bool
     steps: int
     training_cases: int

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoseg.io.machine import read_cpu_flags
-from autoseg.networks.devices import Compute, DeviceName, PrecisionName
+from autoseg.networks.devices import Compute
+from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 from autoseg.training.loader import Batch, Loader
 from autoseg.training.trainer import group_batches, start_state, take_step

@@ -89,3 +89,32 @@ def test_a_plan_for_a_gpu_says_its_memory_and_what_to_expect(autoseg, scans, tmp
 def test_the_default_profile_by_name_is_the_cpus_on_a_cpu(autoseg, scans, tmp_path):
     assert autoseg("plan", scans, "-o", tmp_path / "run", "--profile", "autoseg", *PLAN_WORDS).code == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["profile"] == "autoseg-cpu"
+
+
+@pytest.fixture
+def nnunet_folder(tmp_path):
+    """What nnU-Net leaves behind, without scans."""
+    folder = tmp_path / "nnunet"
+    folder.mkdir()
+    values = {"mean": 9.0, "median": 8.0, "std": 3.0, "min": 0.0, "max": 20.0, "percentile_00_5": 1.0, "percentile_99_5": 19.0}
+    fingerprint = {
+        "spacings": [[1.0, 1.0, 1.0]] * 260,
+        "shapes_after_crop": [[36, 50, 35]] * 260,
+        "foreground_intensity_properties_per_channel": {"0": values},
+        "median_relative_size_after_cropping": 1.0,
+    }
+    labels = {"background": 0, "Anterior": 1, "Posterior": 2}
+    dataset = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 260, "file_ending": ".nii.gz"}
+    (folder / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return folder
+
+
+def test_nnunets_fingerprint_is_planned_without_scans_and_written_for_nnunet(autoseg, nnunet_folder, tmp_path):
+    answer = autoseg("plan", nnunet_folder, "-o", tmp_path / "run", "--profile", "nnunet", "--format", "nnunet")
+    assert answer.code == 0, answer.err
+    written = json.loads((tmp_path / "run" / "nnUNetPlans.json").read_text())["configurations"]["3d_fullres"]
+    assert (written["patch_size"], written["batch_size"]) == ([40, 56, 40], 9)  # the reference's golden row
+    refused = autoseg("train", tmp_path / "run", *WORDS)
+    assert refused.code == 2
+    assert "from a fingerprint alone" in refused.err

@@ -44,7 +44,7 @@ def test_a_process_number_used_again_is_not_the_holder(tmp_path):
     this, fold = psutil.Process(), FoldFolder(tmp_path / "fold_0")
     write_lock(fold, LockHolder(this.pid, this.create_time() - 1000, platform.node()))
     with fold.lock():
-        pass
+        assert abs(msgspec.json.decode((fold.path / "lock").read_bytes())["started"] - this.create_time()) < 1
 
 
 def test_a_holder_on_another_host_is_believed_to_live(tmp_path):

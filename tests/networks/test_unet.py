@@ -18,10 +18,19 @@ ANISOTROPIC = NetworkSpec(
     convolutions=(1, 2, 3),
     decoder_convolutions=(2, 1),
 )
+
+
+def make_residual(spec):
+    """The same U-Net with residual blocks in its encoder."""
+    return msgspec.structs.replace(spec, kind="residual_encoder", blocks=(1,) * len(spec.features), convolutions=())
+
+
 SPECS = {
     "2d": (make_network_spec(2, (4, 8, 8)), (8, 12), [(8, 12), (4, 6)]),
     "3d": (make_network_spec(3), (4, 6, 8), [(4, 6, 8)]),
     "3d, anisotropic": (ANISOTROPIC, (4, 8, 12), [(4, 8, 12), (4, 4, 6)]),
+    "residual 2d": (make_residual(make_network_spec(2, (4, 8, 8))), (8, 12), [(8, 12), (4, 6)]),
+    "residual, anisotropic": (make_residual(ANISOTROPIC), (4, 8, 12), [(4, 8, 12), (4, 4, 6)]),
     "one stage": (make_network_spec(3, (4,)), (3, 4, 5), [(3, 4, 5)]),
 }
 

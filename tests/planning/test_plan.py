@@ -179,3 +179,13 @@ def test_every_installed_profile_gives_every_decision_a_reason_and_a_memory_esti
         work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device)
         assert configuration.memory.training_bytes == estimate_training(work).total
         assert configuration.memory.prediction_bytes > 0
+
+
+def test_a_fingerprint_of_other_cases_or_another_dimension_is_refused(describe):
+    dataset, fingerprint = describe(HIPPOCAMPUS)
+    fewer = msgspec.structs.replace(fingerprint, cases=fingerprint.cases[1:])
+    with pytest.raises(InputError, match=f"{fingerprint.cases[0].case} is in the data set, but not in the fingerprint"):
+        plan_gpu((dataset, fewer))
+    _, images = describe([(260, (1.0, 1.0), (36, 50))])
+    with pytest.raises(InputError, match="is 2D, the data set 3D"):
+        plan_gpu((dataset, images))
