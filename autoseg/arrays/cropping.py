@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 Box = tuple[tuple[int, int], ...]
 
@@ -14,7 +13,11 @@ def compute_nonzero_mask(image: np.ndarray) -> np.ndarray:
     The reference's rule (nnU-Net, Nature Methods 2021, supplementary note 2: crop to the nonzero region).
     """
     mask = (image != 0).any(axis=0)
-    return mask if mask.all() else ndimage.binary_fill_holes(mask)
+    if mask.all():
+        return mask
+    from scipy import ndimage  # .3 s, which only the processes that measure need to spend
+
+    return ndimage.binary_fill_holes(mask)
 
 
 def compute_bounding_box(mask: np.ndarray) -> Box:

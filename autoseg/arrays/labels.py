@@ -1,7 +1,6 @@
 """Label maps: values to class numbers and back, and the objects in them."""
 
 import numpy as np
-from scipy import ndimage
 
 from autoseg.arrays.cropping import compute_bounding_box, crop
 from autoseg.records.dataset import ClassLabel
@@ -48,6 +47,17 @@ def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], backgrou
     return table.astype(kind)[numbers]
 
 
+def find_values(label: np.ndarray) -> list[int]:
+    """The values of an integer label map other than 0, in ascending order.
+
+    >>> find_values(np.array([[0, 5], [2, 5]]))
+    [2, 5]
+    """
+    small = label.size > 0 and label.min() >= 0 and label.max() < label.size  # then counting takes a tenth of sorting
+    found = np.flatnonzero(np.bincount(label.ravel())) if small else np.unique(label)
+    return [int(value) for value in found if value != 0]
+
+
 def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[float, ...]) -> ClassObjects:
     """Volume, objects and centre of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
     whole = label == number
@@ -55,6 +65,8 @@ def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[fl
     voxel = float(np.prod(spacing))
     if voxels == 0:
         return ClassObjects(name=name, voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
+    from scipy import ndimage  # .3 s, which only the processes that measure need to spend
+
     mask = crop(whole, compute_bounding_box(whole))  # the rest of a scan holds nothing to count
     components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     volumes = np.bincount(components.ravel())[1:] * voxel

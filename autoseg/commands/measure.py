@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
 from autoseg.arrays.intensities import measure_intensities
-from autoseg.arrays.labels import measure_objects
+from autoseg.arrays.labels import find_values, measure_objects
 from autoseg.errors import AutosegError, InputError
 from autoseg.io.discovery import Discovery, Problem
 from autoseg.io.files import digest_files
@@ -90,7 +89,7 @@ def measure_case(task: MeasureTask) -> Measurement:
         ChannelIntensities(whole=measure_intensities(part), foreground=measure_intensities(channel[foreground]))
         for part, channel in zip(cropped, volume.array)
     )
-    values = [int(value) for value in np.unique(label) if value != 0]
+    values = find_values(label)
     return Measurement(
         case=msgspec.structs.replace(task.case, digest=digest_files([*files, label_path])),
         dimension=volume.array.ndim - 1,

@@ -8,6 +8,7 @@ import torch
 from builders import make_configuration
 
 from autoseg.inference.sliding_window import predict_logits
+from autoseg.io.machine import read_cpu_flags
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import Compute
 from autoseg.planning.cost import count_weights
@@ -15,6 +16,7 @@ from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimat
 from autoseg.records.plan import LossSpec, NetworkSpec, OptimizerSpec
 from autoseg.training.loader import Batch
 from autoseg.training.losses import compute_loss
+from autoseg.training.precision import BF16_FLAGS
 from autoseg.training.trainer import start_state, take_step
 
 
@@ -149,7 +151,11 @@ PEAKS = {
 }
 
 
-@pytest.mark.parametrize("name", PEAKS)
+IMITATED = not BF16_FLAGS & read_cpu_flags()
+UNSURE = pytest.mark.skipif(IMITATED, reason="this CPU imitates bf16, in scratch memory that depends on its caches")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=UNSURE if work.precision == "bf16" else ()) for name, work in PEAKS.items()])
 def test_the_peak_of_a_step_is_that_of_its_tensors(name):
     assert estimate_training(PEAKS[name]).total == pytest.approx(measure_peak(PEAKS[name]), rel=0.05)
 
