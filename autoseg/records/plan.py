@@ -72,26 +72,44 @@ class ScheduleSpec(Record, frozen=True, kw_only=True):
 
 
 class AugmentationSpec(Record, frozen=True, kw_only=True):
-    """Probabilities per sample, and ranges. `rotation` in degrees: about the first axis (in plane) and about the other two."""
+    """What is done to training patches, in this order: probabilities per sample, and ranges. `foreground_probability` of the patches
 
+    are centred on a voxel of a class drawn evenly; of these `object_probability` on an object drawn evenly, so that small ones count as
+    much as large ones. `rotation` in degrees: about the first axis (in plane) and about the other two. Blur and low resolution strike
+    each channel with their `channel_probability`. `elastic` is the standard deviation of the displacement in voxels of the finest axis,
+    `elastic_scale` how far its grid points lie apart; `streaks` is the strength of metal streaks in standard deviations of the image;
+    `occlusion` the edge of a blanked box as a share of the patch; a `turn` is one of 90° in a plane of equal spacing.
+    """
+
+    foreground_probability: float = 0.33
+    object_probability: float = 0.0
     rotation_probability: float = 0.2
     rotation: tuple[float, float] = (30.0, 30.0)
     scaling_probability: float = 0.2
     scaling: tuple[float, float] = (0.7, 1.4)
+    elastic_probability: float = 0.0
+    elastic: tuple[float, float] = (1.0, 3.0)
+    elastic_scale: float = 16.0
+    turn_probability: float = 0.0
     noise_probability: float = 0.1
     noise_std: tuple[float, float] = (0.0, 0.1)
     blur_probability: float = 0.2
+    blur_channel_probability: float = 0.5
     blur_sigma: tuple[float, float] = (0.5, 1.0)
     brightness_probability: float = 0.15
     brightness: tuple[float, float] = (0.75, 1.25)
     contrast_probability: float = 0.15
     contrast: tuple[float, float] = (0.75, 1.25)
     low_resolution_probability: float = 0.25
+    low_resolution_channel_probability: float = 0.5
     low_resolution: tuple[float, float] = (0.5, 1.0)
+    inverted_gamma_probability: float = 0.1
     gamma_probability: float = 0.3
     gamma: tuple[float, float] = (0.7, 1.5)
-    inverted_gamma_probability: float = 0.1
-    foreground_probability: float = 0.33
+    streak_probability: float = 0.0
+    streaks: tuple[float, float] = (0.5, 2.0)
+    occlusion_probability: float = 0.0
+    occlusion: tuple[float, float] = (0.1, 0.3)
 
 
 class MemoryEstimate(Record, frozen=True, kw_only=True):
