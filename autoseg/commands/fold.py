@@ -71,7 +71,7 @@ class Job:
 
 def make_sampler(job: Job, seed: int) -> Sampler:
     """Draws patches of the training cases."""
-    return Sampler(tuple(job.store.load(case) for case in job.fold.training), job.configuration, seed)
+    return Sampler(job.fold.training, job.store.load, job.configuration, seed)
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from autoseg.arrays.labels import draw_foreground, encode_labels
+from autoseg.arrays.labels import draw_foreground, draw_objects, encode_labels, pack_voxels
 from autoseg.arrays.preparation import measure_background, prepare_image, prepare_label
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record, stamp_files
@@ -20,7 +20,10 @@ from autoseg.records.dataset import Case, Dataset
 from autoseg.records.plan import Configuration, Plan, preparation_digest
 from autoseg.records.prepared import PreparedCase
 
-FOREGROUND_VOXELS = 1000  # positions kept per class and case to centre patches on
+FOREGROUND_VOXELS = 10_000  # positions kept per case to centre patches on, shared by its classes
+MOST_PER_CLASS = 1000
+OBJECTS = 128  # per class and case
+OBJECT_VOXELS = 8
 SEED = 1234
 
 
@@ -84,7 +87,7 @@ def _is_stale(task: PrepareTask, progress: Progress) -> bool:
     try:
         record = task.store.load(task.case.id)
         stamps = stamp_files(paths)
-    except (InputError, OSError):
+    except (AutosegError, OSError):
         return True
     if record.preparation_digest != preparation_digest(task.configuration, task.plan, task.dataset):
         return True
@@ -113,7 +116,10 @@ def prepare_case(task: PrepareTask) -> str:
         raise InputError(f"{root / case.label} has {label.shape} voxels, its image {volume.grid.shape}.", todo="Plan the run again.")
     image, geometry = prepare_image(volume.array, volume.grid.spacing, plan.axes, configuration)
     prepared = prepare_label(label, volume.grid.spacing, plan.axes, configuration, geometry)
-    drawn = draw_foreground(prepared, len(dataset.classes), FOREGROUND_VOXELS, np.random.default_rng(SEED))
+    generator = np.random.default_rng(SEED)
+    classes = len(dataset.classes)
+    drawn = draw_foreground(prepared, classes, min(MOST_PER_CLASS, FOREGROUND_VOXELS // classes), generator)
+    objects = [draw_objects(prepared, number, OBJECTS, OBJECT_VOXELS, generator) for number in range(1, classes + 1)]
     record = PreparedCase(
         case=case.id,
         case_digest=digest_files(_paths(case, dataset)),
@@ -121,7 +127,8 @@ def prepare_case(task: PrepareTask) -> str:
         stamps=stamps,
         geometry=geometry,
         background=measure_background(image),
-        foreground=tuple(tuple(tuple(int(i) for i in voxel) for voxel in voxels) for voxels in drawn),
+        foreground=tuple(pack_voxels(voxels) for voxels in drawn),
+        objects=tuple(tuple(pack_voxels(voxels) for voxels in found) for found in objects),
     )
     with name_full_disk(task.store.folder):
         task.store.write(record, image, prepared)

@@ -20,9 +20,10 @@ class Geometry(Record, frozen=True, kw_only=True):
 
 
 class PreparedCase(SavedRecord, frozen=True, kw_only=True):
-    """`case_digest` and `preparation_digest` say what the arrays were made from and how; `foreground` lists, per class, voxels to centre
+    """`case_digest` and `preparation_digest` say what the arrays were made from and how; `foreground` holds, per class, voxels to centre
 
-    patches on (at most a few thousand, drawn evenly); `background` is the value of the image's own background per channel.
+    patches on (drawn evenly), `objects` likewise voxels of each of its objects, both packed (arrays/labels.py, pack_voxels; base64 in
+    JSON); `background` is the value of the image's own background per channel.
     """
 
     case: str
@@ -31,4 +32,5 @@ class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     stamps: tuple[FileStamp, ...]
     geometry: Geometry
     background: tuple[float, ...]
-    foreground: tuple[tuple[tuple[int, ...], ...], ...]
+    foreground: tuple[bytes, ...]
+    objects: tuple[tuple[bytes, ...], ...] = ()

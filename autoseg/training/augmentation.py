@@ -1,118 +1,217 @@
-"""What a drawn sample does to a patch, in torch on the training device. No randomness but the noise, whose seed was drawn."""
+"""What drawn intensity changes do to a batch, in torch on the training device. No randomness but the noise, whose seeds were drawn."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from autoseg.training.sampling import Intensity, Sample
+from autoseg.training.sampling import Sample
 
-BLUR_RADIUS = 3  # voxels; 3 standard deviations of the widest blur
+BLUR_REACH = 3.0  # standard deviations
+SMALL = 1e-7
 
 
-def cut_patch(image: Tensor, label: Tensor, sample: Sample, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The sample's patch from the part of the array inside `sample.box`.
+@dataclass(frozen=True)
+class Change:
+    """One kind of change: the rows of a batch (sample · channel, *patch) that it strikes, and its numbers, a first axis for the rows."""
 
-    image (channel, …) float32 and label (…) int; returns (channel, *patch) by linear and (*patch) int64 by nearest interpolation. Beyond
-    the image lies its own background, labelled 0.
+    name: str
+    rows: Tensor
+    values: tuple[Tensor, ...]
+    seeds: tuple[int, ...] = ()
+
+    def move(self, place: Callable[[Tensor], Tensor]) -> "Change":
+        """The same with its tensors placed elsewhere."""
+        return replace(self, rows=place(self.rows), values=tuple(place(value) for value in self.values))
+
+
+def collect_changes(samples: list[Sample], patch: tuple[int, ...]) -> list[Change]:
+    """All that was drawn for the samples, in the order in which it is done (nnU-Net's; what it does not have comes last)."""
+    drawn = [sample.intensity for sample in samples]
+    channels = len(samples[0].background)
+    table = {
+        name: np.concatenate([getattr(one, name) for one in drawn]) for name in ("brightness", "contrast", "inverted_gamma", "gamma", "zoom")
+    }
+    blur = np.concatenate([one.blur for one in drawn])
+    noise = np.repeat([one.noise_std for one in drawn], channels)
+    seeds = [sample.seed + channel for sample in samples for channel in range(channels)]
+    changes = [_make_change("noise", np.flatnonzero(noise), [noise], seeds)]
+    changes.append(_make_axis_change("blur", np.flatnonzero(blur.any(axis=1)), patch, lambda row, axis: _make_blur(patch[axis], blur[row, axis])))
+    changes += [_make_change(name, np.flatnonzero(table[name] != 1), [table[name]]) for name in ("brightness", "contrast")]
+    zoom = table["zoom"]
+    changes.append(_make_axis_change("zoom", np.flatnonzero(zoom != 1), patch, lambda row, axis: _make_coarser(patch[axis], zoom[row])))
+    changes += [_make_change(name, np.flatnonzero(table[name] != 1), [table[name]]) for name in ("inverted_gamma", "gamma")]
+    changes.append(_collect_streaks(samples, channels))
+    changes.append(_collect_occlusions(samples, patch))
+    return [change for change in changes if len(change.rows)]
+
+
+def _make_change(name: str, rows: np.ndarray, tables: list[np.ndarray], seeds: list[int] | None = None) -> Change:
+    values = tuple(torch.from_numpy(table[rows].astype(np.float32)) for table in tables)
+    return Change(name, torch.from_numpy(rows), values, tuple(seeds[row] for row in rows) if seeds else ())
+
+
+def _make_axis_change(name: str, rows: np.ndarray, patch: tuple[int, ...], make: Callable[[int, int], np.ndarray]) -> Change:
+    """A change that is linear along each axis: one matrix per row and axis."""
+    matrices = [np.stack([make(row, axis) for row in rows]) if len(rows) else np.empty(0) for axis in range(len(patch))]
+    return Change(name, torch.from_numpy(rows), tuple(torch.from_numpy(matrix.astype(np.float32)) for matrix in matrices))
+
+
+def _make_blur(size: int, sigma: float) -> np.ndarray:
+    """Gaussian blur of `size` voxels as a matrix, edges replicated; sigma in voxels."""
+    offsets = np.arange(-math.ceil(BLUR_REACH * sigma), math.ceil(BLUR_REACH * sigma) + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2) if sigma else np.ones(1)
+    matrix = np.zeros((size, size))
+    places = np.arange(size)
+    for offset, weight in zip(offsets, weights / weights.sum()):
+        np.add.at(matrix, (places, np.clip(places + offset, 0, size - 1)), weight)
+    return matrix
+
+
+def _make_coarser(size: int, zoom: float) -> np.ndarray:
+    """Down to `zoom` times the voxels by nearest neighbour and up again linearly, as a matrix: a scan of larger voxels."""
+    small = max(1, round(size * zoom))
+    taken = np.floor((np.arange(small) + 0.5) * size / small).astype(int)
+    position = np.clip((np.arange(size) + 0.5) * small / size - 0.5, 0, small - 1)
+    low = np.floor(position).astype(int)
+    high, share = np.minimum(low + 1, small - 1), position - low
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size), taken[low]), 1 - share)
+    np.add.at(matrix, (np.arange(size), taken[high]), share)
+    return matrix
+
+
+def _collect_streaks(samples: list[Sample], channels: int) -> Change:
+    found = [(place, sample.intensity.streaks) for place, sample in enumerate(samples) if sample.intensity.streaks]
+    rows = [place * channels + channel for place, _ in found for channel in range(channels)]
+    numbers = [(s.strength, *s.centre, s.rays, s.phase, s.reach) for _, s in found if s for _ in range(channels)]
+    table = np.array(numbers, dtype=np.float32).reshape(-1, 6)
+    return Change("streaks", torch.tensor(rows, dtype=torch.long), (torch.from_numpy(table),))
+
+
+def _collect_occlusions(samples: list[Sample], patch: tuple[int, ...]) -> Change:
+    rows, boxes, fills = [], [], []
+    for place, sample in enumerate(samples):
+        for channel, fill in enumerate(sample.background if sample.intensity.occlusion else ()):
+            rows.append(place * len(sample.background) + channel)
+            boxes.append([[low * edge, high * edge] for (low, high), edge in zip(sample.intensity.occlusion, patch)])
+            fills.append(fill)
+    table = np.array(boxes, dtype=np.float32).reshape(-1, len(patch), 2)
+    return Change("occlusion", torch.tensor(rows, dtype=torch.long), (torch.from_numpy(table), torch.tensor(fills, dtype=torch.float32)))
+
+
+def apply_changes(images: Tensor, changes: list[Change]) -> Tensor:
+    """Does the changes to a batch (sample, channel, *patch) float32, in place, and returns it."""
+    rows = images.view(-1, *images.shape[2:])
+    for change in changes:
+        struck = rows[change.rows]
+        if change.name == "noise":
+            struck = _add_noise(struck, change)
+        else:
+            struck = CHANGES[change.name](struck, *change.values)
+        rows[change.rows] = struck
+    return images
+
+
+def apply_axes(rows: Tensor, *matrices: Tensor) -> Tensor:
+    """rows (n, *shape) multiplied along each axis by matrices (n, out, in), one tensor per axis; returns (n, *outs)."""
+    for axis, matrix in enumerate(matrices, 1):
+        before, after = rows.shape[1:axis], rows.shape[axis + 1 :]
+        if not after:
+            flat = rows.reshape(len(rows), -1, rows.shape[axis]) @ matrix.transpose(1, 2)
+        else:
+            flat = matrix[:, None] @ rows.reshape(len(rows), math.prod(before), rows.shape[axis], math.prod(after))
+        rows = flat.reshape(len(rows), *before, matrix.shape[1], *after)
+    return rows
+
+
+def _expand(value: Tensor, rows: Tensor) -> Tensor:
+    """One number per row, to be broadcast over its voxels."""
+    return value.view(-1, *(1,) * (rows.ndim - 1))
+
+
+def _spatial(rows: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, rows.ndim))
+
+
+def _add_noise(rows: Tensor, change: Change) -> Tensor:
+    """Gaussian noise; every row has its own seed, so that it does not depend on the other samples."""
+    generator = torch.Generator(rows.device)
+    noise = torch.empty_like(rows)
+    for row, seed in zip(noise, change.seeds):
+        row.normal_(generator=generator.manual_seed(seed))
+    return noise.mul_(_expand(change.values[0], rows)).add_(rows)
+
+
+def _change_brightness(rows: Tensor, factor: Tensor) -> Tensor:
+    return rows * _expand(factor, rows)
+
+
+def _change_contrast(rows: Tensor, factor: Tensor) -> Tensor:
+    """Stretches about each row's mean, clipped to its old range."""
+    low, high = torch.aminmax(rows.flatten(1), dim=1)
+    mean = rows.mean(_spatial(rows))
+    stretched = torch.addcmul(_expand(mean - mean * factor, rows), rows, _expand(factor, rows))
+    return stretched.clamp_(_expand(low, rows), _expand(high, rows))
+
+
+def _change_gamma(rows: Tensor, gamma: Tensor) -> Tensor:
+    """x^gamma on each row's own range, mean and deviation restored."""
+    low, high = torch.aminmax(rows.flatten(1), dim=1)
+    span = (high - low).clamp(min=SMALL)
+    shares = (rows - _expand(low, rows)).div_(_expand(span, rows))
+    mean, std = _measure(shares)
+    changed = shares.pow_(_expand(gamma, rows))
+    other_mean, other_std = _measure(changed)
+    scale = std / other_std.clamp(min=SMALL)
+    return changed.mul_(_expand(scale * span, rows)).add_(_expand((mean - other_mean * scale) * span + low, rows))
+
+
+def _measure(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population deviation of rows of values in 0 … 1, where the mean of the squares loses nothing."""
+    flat = rows.flatten(1)
+    mean = flat.mean(1)
+    return mean, (torch.linalg.vector_norm(flat, dim=1).square() / flat.shape[1] - mean.square()).clamp_(min=0).sqrt()
+
+
+def _change_inverted_gamma(rows: Tensor, gamma: Tensor) -> Tensor:
+    return _change_gamma(rows.neg(), gamma).neg_()
+
+
+def _add_streaks(rows: Tensor, numbers: Tensor) -> Tensor:
+    """Bright and dark rays from a point, as metal leaves them in CT (an imitation): cosine of the angle's multiple, fading with distance.
+
+    numbers (n, 6): strength in deviations of the row, centre y and x as shares, number of rays, phase, reach as a share of the longer edge.
     """
-    background = torch.tensor(sample.background, device=image.device).view(-1, *(1,) * len(patch))
-    if sample.identity:
-        image, label = _place(image - background, sample, patch) + background, _place(label[None], sample, patch)[0].long()
-    else:
-        grid = _make_grid(sample, patch, tuple(label.shape)).to(image.device)[None]
-        image = F.grid_sample((image - background)[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0] + background
-        shifted = (label + 2).float()[None, None]  # so that the padding's 0 can be told from a label, the ignored -1 among them
-        shifted = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0].round().long()
-        label = torch.where(shifted == 0, 0, shifted - 2)
-    axes = [axis - len(patch) for axis in sample.flips]
-    return (image.flip(axes), label.flip(axes)) if axes else (image, label)
+    strength, centre_y, centre_x, rays, phase, reach = (_expand(column, rows) for column in numbers.unbind(1))
+    edges = rows.shape[-2:]
+    y = torch.arange(edges[0], device=rows.device).view(-1, 1) - centre_y * edges[0]
+    x = torch.arange(edges[1], device=rows.device) - centre_x * edges[1]
+    pattern = torch.cos(rays * torch.atan2(y, x) + phase) * torch.exp(-torch.hypot(y, x) / (reach * max(edges)))
+    return rows + pattern * strength * _expand(rows.std(_spatial(rows)), rows)
 
 
-def _place(part: Tensor, sample: Sample, patch: tuple[int, ...]) -> Tensor:
-    """The patch around a centre on whole voxels: a copy with zeros where the box ends before the patch does."""
-    result = part.new_zeros((part.shape[0], *patch))
-    source, target = [slice(None)], [slice(None)]
-    for middle, edge, (low, high) in zip(sample.centre, patch, sample.box):
-        start = round(middle - (edge - 1) / 2)
-        first, last = max(start, low), min(start + edge, high)
-        source.append(slice(first - low, last - low))
-        target.append(slice(first - start, last - start))
-    result[tuple(target)] = part[tuple(source)]
-    return result
+def _occlude(rows: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
+    """A box blanked with the background (DeVries 2017, arXiv 1708.04552); boxes (n, dimension, 2) in voxels."""
+    inside = torch.ones((), dtype=torch.bool, device=rows.device)
+    for axis in range(rows.ndim - 1):
+        index = torch.arange(rows.shape[axis + 1], device=rows.device) + 0.5
+        low, high = boxes[:, axis, :1], boxes[:, axis, 1:]
+        within = (index >= low) & (index < high)
+        inside = inside & within.view(len(rows), *(-1 if other == axis else 1 for other in range(rows.ndim - 1)))
+    return torch.where(inside, _expand(fill, rows), rows)
 
 
-def _make_grid(sample: Sample, patch: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    """Sampling positions (*patch, dimension) in grid_sample's convention: last axis first, -1 … 1 from border to border of the box."""
-    axes = [torch.arange(edge, dtype=torch.float32) - (edge - 1) / 2 for edge in patch]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    low = torch.tensor([start for start, _ in sample.box], dtype=torch.float32)
-    inside = offsets @ torch.from_numpy(sample.matrix.T.astype(np.float32)) + torch.tensor(sample.centre, dtype=torch.float32) - low
-    size = torch.tensor(shape, dtype=torch.float32)
-    return ((2 * inside + 1) / size - 1).flip(-1)
-
-
-def apply_intensities(images: Tensor, samples: list[Sample]) -> Tensor:
-    """The drawn intensity changes of each sample on a batch (sample, channel, …)."""
-    return torch.stack([_apply_intensity(image, sample.intensity, sample.seed) for image, sample in zip(images, samples)])
-
-
-def _apply_intensity(image: Tensor, drawn: Intensity, seed: int) -> Tensor:
-    """One image (channel, …)."""
-    if drawn.noise_std:
-        generator = torch.Generator().manual_seed(seed)
-        image = image + torch.randn(image.shape, generator=generator).to(image.device) * drawn.noise_std
-    if drawn.blur_sigma:
-        image = _blur(image, drawn.blur_sigma)
-    if drawn.brightness is not None:
-        image = image * drawn.brightness
-    if drawn.contrast is not None:
-        image = _change_contrast(image, drawn.contrast)
-    if drawn.low_resolution is not None:
-        image = _lower_resolution(image, drawn.low_resolution)
-    if drawn.inverted_gamma is not None:
-        image = -_change_gamma(-image, drawn.inverted_gamma)
-    if drawn.gamma is not None:
-        image = _change_gamma(image, drawn.gamma)
-    return image
-
-
-def _spatial(image: Tensor) -> tuple[int, ...]:
-    return tuple(range(1, image.ndim))
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur, one axis after the other, edges replicated."""
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis in _spatial(image):
-        moved = image.movedim(axis, -1)
-        flat = moved.reshape(-1, 1, moved.shape[-1])
-        flat = F.conv1d(F.pad(flat, (BLUR_RADIUS, BLUR_RADIUS), mode="replicate"), kernel.view(1, 1, -1))
-        image = flat.view(moved.shape).movedim(-1, axis)
-    return image
-
-
-def _change_contrast(image: Tensor, factor: float) -> Tensor:
-    """Stretches about each channel's mean, clipped to its old range."""
-    axes = _spatial(image)
-    mean = image.mean(axes, keepdim=True)
-    return ((image - mean) * factor + mean).clamp(min=image.amin(axes, keepdim=True), max=image.amax(axes, keepdim=True))
-
-
-def _lower_resolution(image: Tensor, zoom: float) -> Tensor:
-    """Down by nearest neighbour and up again linearly: a scan of larger voxels."""
-    mode = "bilinear" if image.ndim == 3 else "trilinear"
-    small = [max(1, round(size * zoom)) for size in image.shape[1:]]
-    shrunk = F.interpolate(image[None], size=small, mode="nearest-exact")
-    return F.interpolate(shrunk, size=image.shape[1:], mode=mode)[0]
-
-
-def _change_gamma(image: Tensor, gamma: float) -> Tensor:
-    """x^gamma on each channel's own range, mean and deviation restored."""
-    axes = _spatial(image)
-    low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    mean, std = image.mean(axes, keepdim=True), image.std(axes, keepdim=True)
-    changed = ((image - low) / (high - low).clamp(min=1e-7)).clamp(0, 1) ** gamma
-    return (changed - changed.mean(axes, keepdim=True)) / changed.std(axes, keepdim=True).clamp(min=1e-7) * std + mean
+CHANGES: dict[str, Callable[..., Tensor]] = {
+    "blur": apply_axes,
+    "brightness": _change_brightness,
+    "contrast": _change_contrast,
+    "zoom": apply_axes,
+    "inverted_gamma": _change_inverted_gamma,
+    "gamma": _change_gamma,
+    "streaks": _add_streaks,
+    "occlusion": _occlude,
+}

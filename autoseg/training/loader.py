@@ -1,19 +1,21 @@
-"""Batches, read ahead by a thread: the store is read in boxes while the network computes."""
+"""Batches, read ahead by threads: the store is read in boxes while the network computes; the rest happens on the training device."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
-from autoseg.training.augmentation import apply_intensities, cut_patch
+from autoseg.training.augmentation import Change, apply_changes, collect_changes
 from autoseg.training.sampling import Sample, Sampler
+from autoseg.training.spatial import Warp, apply_warp, cut_on_voxels, make_warps
 
-AHEAD = 4  # batches
+AHEAD = 3  # batches per reading thread
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,15 @@ class Batch:
     cases: tuple[str, ...]
 
 
-Parts = list[tuple[Sample, Tensor, Tensor]]
+@dataclass(frozen=True)
+class Parts:
+    """A batch before the device has worked on it: patches that lie on voxels are in place, the others are in `warps`."""
+
+    images: Tensor
+    labels: Tensor
+    warps: list[Warp]
+    changes: list[Change]
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,35 +45,60 @@ class Loader:
     store: Store
     sampler: Sampler
     compute: Compute
+    threads: int = 1
 
     def read(self, step: int) -> Parts:
         """Draws a step's samples and reads the boxes that they need."""
-        size = self.sampler.configuration.batch_size
-        return [self._read_sample(self.sampler.draw(step * size + place)) for place in range(size)]
+        size, patch = self.sampler.configuration.batch_size, self.sampler.configuration.patch_size
+        samples = [self.sampler.draw(step * size + place) for place in range(size)]
+        parts = [self._read_box(sample) for sample in samples]
+        backgrounds = np.array([sample.background for sample in samples], dtype=np.float32)
+        images = np.empty((*backgrounds.shape, *patch), dtype=np.float32)
+        images[:] = backgrounds.reshape(*backgrounds.shape, *(1,) * len(patch))
+        labels = np.zeros((size, *patch), dtype=np.int16)
+        for place, (sample, (image, label)) in enumerate(zip(samples, parts)):
+            if sample.on_voxels:
+                cut_on_voxels(image, sample, images[place])
+                cut_on_voxels(label, sample, labels[place])
+        made = torch.from_numpy(images), torch.from_numpy(labels)
+        return self._pin(Parts(*made, make_warps(samples, parts), collect_changes(samples, patch), tuple(s.case for s in samples)))
 
-    def _read_sample(self, sample: Sample) -> tuple[Sample, Tensor, Tensor]:
+    def _read_box(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Image (channel, *box) and label (*box) of a sample."""
         box = sample.box
         if sample.slice_index is not None:
             box = ((sample.slice_index, sample.slice_index + 1), *box)
         image, label = self.store.read_image(sample.case, box), self.store.read_label(sample.case, box)
-        if sample.slice_index is not None:
-            image, label = image[:, 0], label[0]
-        return sample, torch.from_numpy(image), torch.from_numpy(label)
+        return (image, label) if sample.slice_index is None else (image[:, 0], label[0])
+
+    def _pin(self, parts: Parts) -> Parts:
+        """In memory that a GPU can fetch by itself."""
+        return _move(parts, torch.Tensor.pin_memory) if self.compute.device == "cuda" else parts
 
     def make_batch(self, parts: Parts) -> Batch:
-        """Cuts and augments on the training device."""
-        patch = self.sampler.configuration.patch_size
-        device = self.compute.device
-        cut = [cut_patch(image.to(device), label.to(device), sample, patch) for sample, image, label in parts]
-        samples = [sample for sample, _, _ in parts]
-        images = apply_intensities(torch.stack([image for image, _ in cut]), samples)
-        return Batch(self.compute.place(images), torch.stack([label for _, label in cut]), tuple(sample.case for sample in samples))
+        """Warps and changes on the training device."""
+        there = _move(parts, lambda tensor: tensor.to(self.compute.device, non_blocking=True))
+        for warp in there.warps:
+            apply_warp(warp, there.images, there.labels)
+        images = apply_changes(there.images, there.changes)
+        return Batch(self.compute.place(images), there.labels.long(), parts.cases)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps first … last - 1, read ahead by one thread; a reading error is raised here."""
-        with ThreadPoolExecutor(1, thread_name_prefix="autoseg-read") as executor:
+        """The batches of steps first … last - 1, read ahead; a reading error is raised here."""
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="autoseg-read") as executor:
             waiting: deque[Future[Parts]] = deque()
             for step in range(first, last):
-                while len(waiting) < AHEAD and step + len(waiting) < last:
+                while len(waiting) < AHEAD * self.threads and step + len(waiting) < last:
                     waiting.append(executor.submit(self.read, step + len(waiting)))
                 yield self.make_batch(waiting.popleft().result())
+
+
+def _move(parts: Parts, place: Callable[[Tensor], Tensor]) -> Parts:
+    """The same with its tensors placed elsewhere."""
+    return Parts(
+        images=place(parts.images),
+        labels=place(parts.labels),
+        warps=[warp.move(place) for warp in parts.warps],
+        changes=[change.move(place) for change in parts.changes],
+        cases=parts.cases,
+    )
