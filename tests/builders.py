@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import SimpleITK as sitk
 
+from autoseg.arrays.labels import pack_voxels
 from autoseg.io.store import Store
 from autoseg.records.plan import (
     AugmentationSpec,
@@ -19,6 +20,7 @@ from autoseg.records.plan import (
     ScheduleSpec,
 )
 from autoseg.records.prepared import Geometry, PreparedCase
+from autoseg.training.recipe import Intensity
 
 STILL = AugmentationSpec(
     rotation_probability=0.0,
@@ -31,6 +33,19 @@ STILL = AugmentationSpec(
     gamma_probability=0.0,
     inverted_gamma_probability=0.0,
     foreground_probability=0.5,
+)
+
+
+NOTHING = Intensity(  # of two channels
+    noise_std=0.0,
+    blur=np.zeros((2, 3)),
+    brightness=np.ones(2),
+    contrast=np.ones(2),
+    zoom=np.ones(2),
+    inverted_gamma=np.ones(2),
+    gamma=np.ones(2),
+    streaks=None,
+    occlusion=(),
 )
 
 
@@ -71,10 +86,11 @@ def make_configuration(dimension: int = 3, patch: int = 8, **changes: object) ->
 
 
 def make_prepared_case(name: str, shape: tuple[int, ...], foreground: tuple = (), background: tuple[float, ...] = (0.0,)) -> PreparedCase:
-    """The record of a case that was prepared without cropping or resampling."""
+    """The record of a case that was prepared without cropping or resampling; `foreground` lists voxels per class."""
+    packed = tuple(pack_voxels(np.array(voxels).reshape(-1, len(shape))) for voxels in foreground)
     geometry = Geometry(shape=shape, box=tuple((0, size) for size in shape), prepared_shape=shape)
     return PreparedCase(
-        case=name, case_digest="c", preparation_digest="p", stamps=(), geometry=geometry, background=background, foreground=foreground
+        case=name, case_digest="c", preparation_digest="p", stamps=(), geometry=geometry, background=background, foreground=packed
     )
 
 

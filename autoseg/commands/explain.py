@@ -28,6 +28,8 @@ UNITS = {
     "schedule.minutes": "minutes",
     "augmentation.rotation": "degrees",
     "augmentation.blur_sigma": "voxels",
+    "augmentation.elastic": "voxels",
+    "augmentation.elastic_scale": "voxels",
 }
 MEANINGS = {  # of fields whose reason stands with their group, or that the plan gives none for
     "median_shape": "of a scan at this spacing: half of the scans are smaller",
@@ -57,6 +59,14 @@ MEANINGS = {  # of fields whose reason stands with their group, or that the plan
     "augmentation.low_resolution": "share of the voxels along an axis that the coarser scan has",
     "augmentation.gamma": "exponent on values brought to 0 … 1",
     "augmentation.noise_std": "in units of the normalised image",
+    "augmentation.elastic": "how far points are moved (standard deviation), smallest and largest",
+    "augmentation.elastic_scale": "how far the moved points lie apart",
+    "augmentation.turn_probability": "of quarter turns in planes of equal spacing",
+    "augmentation.streaks": "strength of metal artefacts, in deviations of the image",
+    "augmentation.occlusion": "edge of a blanked box as a share of the patch",
+    "augmentation.object_probability": "of a centred patch to go to an object drawn evenly, so that small ones count",
+    "augmentation.blur_channel_probability": "of each channel, where a patch is blurred at all",
+    "augmentation.low_resolution_channel_probability": "of each channel, where a patch is made coarser at all",
     "augmentation.foreground_probability": "of a patch to be centred on a class rather than anywhere",
 }
 

@@ -29,7 +29,11 @@ LIMITS: tuple[Rule, ...] = (
         lambda value: 0 <= value <= 1,
         "A share from 0 to 1",
     ),
-    (("optimizer.learning_rate", "optimizer.gradient_clip"), lambda value: value > 0, "A number above 0"),
+    (
+        ("optimizer.learning_rate", "optimizer.gradient_clip", "augmentation.elastic_scale"),
+        lambda value: value > 0,
+        "A number above 0",
+    ),
     (
         ("optimizer.weight_decay", "loss.dice_weight", "loss.cross_entropy_weight", "schedule.minutes", "seconds_per_step"),
         lambda value: value >= 0,
@@ -39,8 +43,8 @@ LIMITS: tuple[Rule, ...] = (
 )
 RANGES: dict[str, Rule] = {  # of AugmentationSpec, lowest and highest
     "factor": (("scaling", "brightness", "contrast", "gamma"), lambda value: value > 0, "above 0"),
-    "zoom": (("low_resolution",), lambda value: 0 < value <= 1, "above 0 and up to 1"),
-    "amount": (("noise_std", "blur_sigma"), lambda value: value >= 0, "from 0 up"),
+    "zoom": (("low_resolution", "occlusion"), lambda value: 0 < value <= 1, "above 0 and up to 1"),
+    "amount": (("noise_std", "blur_sigma", "elastic", "streaks"), lambda value: value >= 0, "from 0 up"),
 }
 
 

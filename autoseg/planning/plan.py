@@ -20,6 +20,7 @@ from autoseg.planning.cost import count_operations
 from autoseg.planning.memory import estimate_prediction_bytes
 from autoseg.planning.mirroring import decide_mirroring
 from autoseg.planning.normalization import decide_normalization
+from autoseg.planning.scattered import choose_object_share
 from autoseg.planning.spacing import Resolution, SpacingRule, decide_resolution
 from autoseg.records.base import compute_digest
 from autoseg.records.dataset import Dataset
@@ -65,6 +66,7 @@ class Common:
     normalization: tuple[Normalization, ...]
     normalization_reason: str
     mirror: tuple[tuple[int, ...], str]
+    objects: tuple[float, str]
 
 
 def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, machine: Machine, request: Request = Request()) -> Plan:
@@ -82,7 +84,8 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
     normalization, why = decide_normalization(dataset, fingerprint, profile)
     minutes = request.minutes or profile.minutes
     mirror = decide_mirroring(dataset, fingerprint, profile, resolution.axes)
-    common = Common(dataset, profile, machine, minutes, resolution, normalization, why, mirror)
+    by_object = choose_object_share(dataset, fingerprint) if profile.evidence else (0.0, "")
+    common = Common(dataset, profile, machine, minutes, resolution, normalization, why, mirror, by_object)
     task = Task(
         spacing=resolution.spacing,
         median_shape=resolution.median_shape,
@@ -192,7 +195,7 @@ def _make_configuration(name: ConfigurationName, common: Common, task: Task, fit
         schedule=ScheduleSpec(
             name=profile.schedule, warmup=profile.warmup, averaging=profile.averaging, epochs=profile.epochs, minutes=common.minutes
         ),
-        augmentation=_make_augmentation(dimension, fit, profile),
+        augmentation=_make_augmentation(dimension, fit, common),
         mirror_axes=tuple(axis - skipped for axis in axes if axis >= skipped),
         memory=MemoryEstimate(
             training_bytes=training,
@@ -220,19 +223,22 @@ def _count_prepared_bytes(common: Common, task: Task, fit: Fit) -> int:
     return int(task.cases * slices * math.prod(fit.median_shape) * (4 * task.channels + 2))
 
 
-def _make_augmentation(dimension: int, fit: Fit, profile: Profile) -> AugmentationSpec:
+def _make_augmentation(dimension: int, fit: Fit, common: Common) -> AugmentationSpec:
     """The profile's ranges, with nnU-Net's exceptions: ±180° for images (±15° where patches are elongated), flat patches turn in plane."""
     patch = fit.patch_size
+    spec = msgspec.structs.replace(common.profile.augmentation, object_probability=common.objects[0])
     if dimension == 3:
         flat = max(patch) / patch[0] > FLAT
-        return msgspec.structs.replace(profile.augmentation, rotation=(180.0, 0.0)) if flat else profile.augmentation
+        return msgspec.structs.replace(spec, rotation=(180.0, 0.0)) if flat else spec
     elongated = max(patch) / min(patch) > ELONGATED
-    return msgspec.structs.replace(profile.augmentation, rotation=(15.0, 0.0) if elongated else (180.0, 0.0))
+    return msgspec.structs.replace(spec, rotation=(15.0, 0.0) if elongated else (180.0, 0.0))
 
 
-def _explain_augmentation(dimension: int, augmentation: AugmentationSpec) -> str:
+def _explain_augmentation(dimension: int, augmentation: AugmentationSpec, objects: str) -> str:
     turn, tilt = augmentation.rotation
-    others = "scaling, noise, blur, brightness, contrast, gamma and low resolution vary as scanners do"
+    others = "scaling, noise, blur, brightness, contrast, gamma and low resolution vary as scanners do" + (
+        f"; {objects}" if objects else ""
+    )
     if dimension == 2 and turn == 180:
         return f"turned to any angle, as an image has no fixed way up; {others}"
     if tilt == 0:
@@ -263,7 +269,7 @@ def _explain(common: Common, fit: Fit, mirror_reason: str) -> dict[str, str]:
         "loss": "Dice follows the score, cross-entropy steadies it; both at every resolution of the decoder",
         "optimizer": f"{profile.optimizer}, rate {profile.learning_rate:g}, of profile {profile.name}",
         "schedule": f"{profile.schedule} down to zero over {length}, or over what train is given",
-        "augmentation": _explain_augmentation(dimension, _make_augmentation(dimension, fit, profile)),
+        "augmentation": _explain_augmentation(dimension, _make_augmentation(dimension, fit, common), common.objects[1]),
         "mirror_axes": mirror_reason,
         "memory": "feature maps kept for the backward pass, their gradients, the loss over all classes, weights and the optimiser's copies",
     }

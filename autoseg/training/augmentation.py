@@ -33,13 +33,16 @@ def collect_changes(samples: list[Sample], patch: tuple[int, ...]) -> list[Chang
     drawn = [sample.intensity for sample in samples]
     channels = len(samples[0].background)
     table = {
-        name: np.concatenate([getattr(one, name) for one in drawn]) for name in ("brightness", "contrast", "inverted_gamma", "gamma", "zoom")
+        name: np.concatenate([getattr(one, name) for one in drawn])
+        for name in ("brightness", "contrast", "inverted_gamma", "gamma", "zoom")
     }
     blur = np.concatenate([one.blur for one in drawn])
     noise = np.repeat([one.noise_std for one in drawn], channels)
     seeds = [sample.seed + channel for sample in samples for channel in range(channels)]
     changes = [_make_change("noise", np.flatnonzero(noise), [noise], seeds)]
-    changes.append(_make_axis_change("blur", np.flatnonzero(blur.any(axis=1)), patch, lambda row, axis: _make_blur(patch[axis], blur[row, axis])))
+    changes.append(
+        _make_axis_change("blur", np.flatnonzero(blur.any(axis=1)), patch, lambda row, axis: _make_blur(patch[axis], blur[row, axis]))
+    )
     changes += [_make_change(name, np.flatnonzero(table[name] != 1), [table[name]]) for name in ("brightness", "contrast")]
     zoom = table["zoom"]
     changes.append(_make_axis_change("zoom", np.flatnonzero(zoom != 1), patch, lambda row, axis: _make_coarser(patch[axis], zoom[row])))
@@ -108,11 +111,8 @@ def apply_changes(images: Tensor, changes: list[Change]) -> Tensor:
     rows = images.view(-1, *images.shape[2:])
     for change in changes:
         struck = rows[change.rows]
-        if change.name == "noise":
-            struck = _add_noise(struck, change)
-        else:
-            struck = CHANGES[change.name](struck, *change.values)
-        rows[change.rows] = struck
+        noisy = change.name == "noise"
+        rows[change.rows] = _add_noise(struck, change) if noisy else CHANGES[change.name](struck, *change.values)
     return images
 
 

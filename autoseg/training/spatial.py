@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,15 +42,16 @@ class Warp:
 
 def cut_on_voxels(part: np.ndarray, sample: Sample, into: np.ndarray) -> None:
     """Copies the patch of a sample that lies on voxels: part (…, *box) into (…, *patch), which holds the background, mirrored."""
-    source, target = [], []
+    source: list[Any] = [...]
+    target: list[Any] = [...]
     dimension = len(sample.centre)
     for middle, edge, (low, high) in zip(sample.centre, into.shape[-dimension:], sample.box):
         start = round(middle - (edge - 1) / 2)
         first, last = max(start, low), min(start + edge, high)
         source.append(slice(first - low, last - low))
         target.append(slice(first - start, last - start))
-    mirrored = np.flip(into, [axis - dimension for axis in sample.flips])
-    mirrored[(..., *target)] = part[(..., *source)]
+    mirrored = np.flip(into, tuple(axis - dimension for axis in sample.flips))
+    mirrored[tuple(target)] = part[tuple(source)]
 
 
 def make_warps(samples: list[Sample], parts: list[tuple[np.ndarray, np.ndarray]]) -> list[Warp]:
@@ -71,10 +73,11 @@ def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: li
     labels = np.zeros((len(rows), *(edge + 2 for edge in box)), dtype=np.int16)
     backgrounds = np.array([sample.background for sample in chosen], dtype=np.float32)
     for place, row in enumerate(rows):
-        inside = tuple(slice(0, size) for size in sizes[place])
+        inside = [slice(0, size) for size in sizes[place]]
+        bordered = [slice(1, size + 1) for size in sizes[place]]
         image, label = parts[row]
-        np.subtract(image, backgrounds[place].reshape(-1, *(1,) * dimension), out=images[(place, slice(None), *inside)])
-        labels[(place, *(slice(1, size + 1) for size in sizes[place]))] = label
+        np.subtract(image, backgrounds[place].reshape(-1, *(1,) * dimension), out=images[place][(slice(None), *inside)])
+        labels[place][tuple(bordered)] = label
     signs = np.array([[-1.0 if axis in sample.flips else 1.0 for axis in range(dimension)] for sample in chosen])
     lows = np.array([[low for low, _ in sample.box] for sample in chosen])
     return Warp(
@@ -98,7 +101,7 @@ def _collect_displacements(samples: list[Sample]) -> Tensor | None:
     table = np.zeros((len(samples), *first.shape), dtype=np.float32)
     for place, (sample, one) in enumerate(zip(samples, drawn)):
         if one is not None:
-            table[place] = np.flip(one, [axis + 1 for axis in sample.flips])
+            table[place] = np.flip(one, tuple(axis + 1 for axis in sample.flips))
     return torch.from_numpy(table)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.arrays.labels import decode_labels, draw_foreground, encode_labels, measure_objects, round_labels
+from autoseg.arrays.labels import decode_labels, draw_foreground, draw_objects, encode_labels, measure_objects, round_labels
 from autoseg.records.dataset import ClassLabel
 
 CLASSES = (ClassLabel(name="liver", values=(3, 7)), ClassLabel(name="tumour", values=(200,)))
@@ -140,3 +140,26 @@ def test_a_class_of_few_voxels_is_drawn_whole_and_the_same_generator_draws_the_s
     large = np.ones((9, 9), int)
     first, second = (draw_foreground(large, 1, 5, np.random.default_rng(7))[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_objects_are_drawn_each_with_voxels_of_its_own():
+    label = np.zeros((30, 30, 30), np.int16)
+    label[2:12, 2:12, 2:12] = 1
+    label[20, 20, 20] = label[21, 21, 21] = 1  # one object, over a corner
+    label[25:27, 2, 2] = 2
+    found = draw_objects(label, 1, 10, 5, np.random.default_rng(0))
+    assert sorted(len(voxels) for voxels in found) == [2, 5]
+    assert all(label[tuple(voxel)] == 1 for voxels in found for voxel in voxels)
+    small = min(found, key=len)
+    assert small.tolist() == [[20, 20, 20], [21, 21, 21]]
+    assert [voxels.tolist() for voxels in draw_objects(label, 2, 10, 5, np.random.default_rng(0))] == [[[25, 2, 2], [26, 2, 2]]]
+    assert draw_objects(label, 3, 10, 5, np.random.default_rng(0)) == []
+
+
+def test_of_very_many_objects_some_are_drawn():
+    label = np.zeros((21, 21), np.int16)
+    label[::3, ::3] = 1
+    found = draw_objects(label, 1, 10, 5, np.random.default_rng(0))
+    assert len(found) == 10
+    assert len({tuple(voxels[0]) for voxels in found}) == 10
+    assert all(label[tuple(voxels[0])] == 1 for voxels in found)

@@ -53,6 +53,7 @@ LEAVES = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(st.characters(codec="utf-8"), max_size=6),
     bool: st.booleans(),
+    bytes: st.binary(max_size=6),
     type(None): st.none(),
 }
 

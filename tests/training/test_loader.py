@@ -1,5 +1,7 @@
 """Equal steps give equal batches, whatever threads and interruptions do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from builders import make_configuration, write_problem
@@ -15,7 +17,7 @@ torch.set_num_threads(1)
 def make_loader(folder, dimension: int = 3, **changes) -> Loader:
     problem = write_problem(folder)
     configuration = make_configuration(dimension, augmentation=AugmentationSpec(), **changes)
-    return Loader(problem.store, Sampler(problem.cases, configuration, 4), Compute("cpu"))
+    return Loader(problem.store, Sampler(tuple(case.case for case in problem.cases), problem.store.load, configuration, 4), Compute("cpu"))
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -43,6 +45,12 @@ def test_repeated_and_later_iterations_give_the_same_batches(tmp_path, dimension
     for one, other in zip(first[7:], loader.iterate(7, 12), strict=True):
         assert_same(one, other)
     assert not torch.equal(first[0].images, first[1].images)
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path):
+    loader = make_loader(tmp_path)
+    for one, other in zip(loader.iterate(0, 100), replace(loader, threads=5).iterate(0, 100), strict=True):
+        assert_same(one, other)
 
 
 def test_no_steps_are_no_batches(tmp_path):

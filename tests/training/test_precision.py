@@ -18,7 +18,7 @@ CONFIGURATION = make_configuration()
 @pytest.fixture
 def loader(tmp_path):
     problem = write_problem(tmp_path / "store")
-    return Loader(problem.store, Sampler(problem.cases, CONFIGURATION, 0), Compute("cpu"))
+    return Loader(problem.store, Sampler(tuple(case.case for case in problem.cases), problem.store.load, CONFIGURATION, 0), Compute("cpu"))
 
 
 def list_names(loader, asked="auto"):

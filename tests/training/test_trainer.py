@@ -84,7 +84,7 @@ class Recorder:
 @pytest.fixture
 def loader(tmp_path) -> Loader:
     problem = write_problem(tmp_path / "store")
-    return Loader(problem.store, Sampler(problem.cases, CONFIGURATION, 0), CPU)
+    return Loader(problem.store, Sampler(tuple(case.case for case in problem.cases), problem.store.load, CONFIGURATION, 0), CPU)
 
 
 def start() -> TrainingState:
