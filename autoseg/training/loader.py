@@ -1,5 +1,6 @@
 """Batches, read ahead by threads: the store is read in boxes while the network computes; the rest happens on the training device."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,8 @@ from autoseg.training.augmentation import Change, apply_changes, collect_changes
 from autoseg.training.sampling import Sample, Sampler
 from autoseg.training.spatial import Warp, apply_warp, cut_on_voxels, make_warps
 
-AHEAD = 3  # batches per reading thread
+AHEAD = 2  # batches beside those that the threads work on
+AHEAD_BYTES = 3e8  # of patches read ahead, so that large batches do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,13 @@ class Loader:
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1, read ahead; a reading error is raised here."""
+        configuration = self.sampler.configuration
+        voxels = configuration.batch_size * math.prod(configuration.patch_size) * len(configuration.normalization)
+        ahead = max(1, min(self.threads + AHEAD, int(AHEAD_BYTES / (2 * 4 * voxels))))  # a turned patch reads some twice its own voxels
         with ThreadPoolExecutor(self.threads, thread_name_prefix="autoseg-read") as executor:
             waiting: deque[Future[Parts]] = deque()
             for step in range(first, last):
-                while len(waiting) < AHEAD * self.threads and step + len(waiting) < last:
+                while len(waiting) < ahead and step + len(waiting) < last:
                     waiting.append(executor.submit(self.read, step + len(waiting)))
                 yield self.make_batch(waiting.popleft().result())
 
