@@ -56,9 +56,9 @@ def write_splits(peer: Peer) -> Path:
     return path
 
 
-def measure_reference(peer: Peer) -> dict[str, Any]:
+def measure_reference(peer: Peer, device: str = "cpu") -> dict[str, Any]:
     """Median seconds of nnU-Net's steps after the first two."""
-    peer.run("nnUNetv2_train", "1", "3d_fullres", "0", "-tr", "nnUNetTrainerTimed", "-device", "cpu")
+    peer.run("nnUNetv2_train", "1", "3d_fullres", "0", "-tr", "nnUNetTrainerTimed", "-device", device)
     told = json.loads((peer.fold("nnUNetTrainerTimed", "3d_fullres") / "steps.json").read_text())
     seconds = [after - before for before, after in pairwise(told["ended"])][1:]
     return {

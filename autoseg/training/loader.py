@@ -17,7 +17,7 @@ from autoseg.training.sampling import Sample, Sampler
 from autoseg.training.spatial import Warp, apply_warp, cut_on_voxels, make_warps
 
 AHEAD = 2  # batches beside those that the threads work on
-AHEAD_BYTES = 3e8  # of patches read ahead, so that large batches do not fill the memory
+AHEAD_BYTES = 2e8  # of patches read ahead, so that large batches do not fill the memory
 
 
 @dataclass(frozen=True)
