@@ -25,7 +25,7 @@ def compute_plainly(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_fused_gradient_is_the_numerical_one(name):
     inputs = [value.requires_grad_() for value in make_inputs(SHAPES[name], torch.float64)]
-    assert torch.autograd.gradcheck(FusedNormActivation.apply, inputs)
+    assert torch.autograd.gradcheck(FusedNormActivation.apply, (*inputs, SLOPE))
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -38,7 +38,7 @@ def test_the_fused_operation_equals_the_two_it_replaces(name, channels_last, dty
     mine = [value.clone().requires_grad_() for value in (x, weight, bias)]
     theirs = [value.double().clone().requires_grad_() for value in (x, weight, bias)]
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    result, expected = FusedNormActivation.apply(*mine), compute_plainly(*theirs)
+    result, expected = FusedNormActivation.apply(*mine, SLOPE), compute_plainly(*theirs)
     torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
     result.backward(upstream.to(dtype))
     expected.backward(upstream)
@@ -59,7 +59,7 @@ def test_the_module_is_the_same_fused_or_not(dtype):
 def test_the_input_is_left_as_it_was():
     x, weight, bias = make_inputs(SHAPES["3d"], torch.float32)
     before = x.clone()
-    FusedNormActivation.apply(x, weight, bias)
+    FusedNormActivation.apply(x, weight, bias, SLOPE)
     assert torch.equal(x, before)
 
 
