@@ -140,9 +140,7 @@ def make_activation(channels: int, style: Style) -> nn.Module:
 class ConvolutionBlock(nn.Sequential):
     """One convolution, dropout where wanted, then norm and activation; the names of the weights are the same with dropout and without."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE) -> None:
         parts: OrderedDict[str, nn.Module] = OrderedDict({"0": make_convolution(inputs, outputs, kernel, stride)})
         if style.dropout:
             parts["dropout"] = DROPOUTS[len(kernel)](style.dropout)
@@ -171,9 +169,7 @@ class ResidualBlock(nn.Module):
     The last norm starts with scale 0, so that a block starts as its shortcut (Goyal 2017, arXiv 1706.02677).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE) -> None:
         super().__init__()
         ones = (1,) * len(kernel)
         self.first = ConvolutionBlock(inputs, outputs, kernel, stride, style)

@@ -147,7 +147,10 @@ class Allocations:
 def measure_peak(work):
     """Bytes of all tensors at the peak of a step as the trainer takes it, the second of a training."""
     configuration = make_configuration(
-        len(work.patch), network=work.network, loss=work.loss, optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-3, weight_decay=1e-4)
+        len(work.patch),
+        network=work.network,
+        loss=work.loss,
+        optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-3, weight_decay=1e-4),
     )
     compute = Compute("cpu", work.precision)
     _, images, labels = make_step(work)

@@ -10,7 +10,7 @@ from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.base import compute_digest, decode, encode
 from autoseg.records.machine import Machine
-from autoseg.records.plan import Plan
+from autoseg.records.plan import LossSpec, Plan
 
 GPU = Machine(device="cuda", name="GPU", memory=8 * 10**9, cores=8)
 CPU = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=150e9, flops_source="estimated")
