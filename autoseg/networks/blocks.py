@@ -65,7 +65,7 @@ class FusedNorm(torch.autograd.Function):
 
 
 class FusedNormActivation(torch.autograd.Function):
-    """Instance normalisation with scale and shift, then leaky ReLU of a slope, as one operation that keeps one copy of its input and output.
+    """Instance normalisation with scale and shift, then leaky ReLU, as one operation that keeps one copy of its input and output.
 
     On CPUs it is faster than the two library operations one after the other and needs less memory.
     """

@@ -16,6 +16,7 @@ FLOAT, LONG, BOOL = 4, 8, 1  # bytes of a float32, an int64, a truth value
 MOMENTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps per weight
 TILES_AT_ONCE = 2  # of the sliding window (autoseg/inference/sliding_window.py)
 DICE_SUMS = 2  # numbers per class that the formula of a batch's Dice keeps: numerator and denominator
+PLAIN_LOSS = LossSpec()
 TERMS = {  # bytes per voxel that a loss keeps besides probabilities, labels and where they count (autoseg/training/loss_terms.py)
     "dice_ce": FLOAT,
     "weighted_ce": FLOAT,
@@ -45,7 +46,7 @@ class Workload:
     device: DeviceName = "cpu"
     averaging: bool = True
     accumulation: int = 1
-    loss: LossSpec = LossSpec()
+    loss: LossSpec = PLAIN_LOSS
 
     @property
     def value_bytes(self) -> int:

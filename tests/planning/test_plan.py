@@ -176,7 +176,8 @@ def test_every_installed_profile_gives_every_decision_a_reason_and_a_memory_esti
         assert decided - {"network"} <= set(msgspec.structs.asdict(configuration))
         precision = "fp32" if machine.device == "cpu" else "bf16"
         patch, batch, optimizer = configuration.patch_size, configuration.batch_size, configuration.optimizer.name
-        work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device)
+        assert configuration.loss == LossSpec(coarsest_head=not profile.startswith("nnunet"))
+        work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device, loss=configuration.loss)
         assert configuration.memory.training_bytes == estimate_training(work).total
         assert configuration.memory.prediction_bytes > 0
 
