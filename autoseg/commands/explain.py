@@ -40,6 +40,18 @@ MEANINGS = {  # of fields whose reason stands with their group, or that the plan
     "loss.dice_weight": "of the overlap with the reference",
     "loss.cross_entropy_weight": "of every voxel's own error",
     "loss.deep_supervision": "coarser stages of the decoder are trained too",
+    "loss.coarsest_head": "the coarsest of them as well",
+    "loss.class_weights": "of weighted_ce, the background's first; none: all 1",
+    "loss.topk_share": "of topk_ce: share of the voxels, the hardest, that count",
+    "loss.focal_gamma": "of focal and dice_focal: how much less easy voxels count",
+    "loss.tversky_alpha": "of tversky: weight of false positives",
+    "loss.tversky_beta": "of tversky: weight of false negatives",
+    "loss.unified_delta": "of unified_focal: weight of the foreground",
+    "loss.unified_gamma": "of unified_focal: how much less easy background counts",
+    "loss.unified_lambda": "of unified_focal: share of its focal part",
+    "loss.boundary_weight": "of boundary: of the distance from the reference",
+    "network.activation": "behind every norm",
+    "network.dropout": "share of feature maps left out behind every convolution",
     "optimizer.learning_rate": "the largest; the schedule starts and ends below it",
     "optimizer.weight_decay": "pulls weights towards 0",
     "optimizer.momentum": "used by sgd only",
@@ -49,7 +61,7 @@ MEANINGS = {  # of fields whose reason stands with their group, or that the plan
     "schedule.epochs": "length of a training where minutes are 0",
     "schedule.minutes": "length of a training, 0: by epochs",
     "augmentation.rotation": "at most, about the first axis and about the others",
-    "loss.name": "Dice and cross-entropy",
+    "loss.name": "dice_ce is Dice and cross-entropy",
     "optimizer.name": "how weights follow the gradient",
     "schedule.name": "how the rate falls",
     "augmentation.scaling": "factor on the size of what is seen, smallest and largest",
@@ -273,8 +285,9 @@ def _describe_network(configuration: Configuration, dataset: Dataset, machine: M
     ]
     for field in network.__struct_fields__:
         key = find_reason_key(configuration, f"network.{field}")
-        if key in reasons:
-            lines += _row(field, "", reasons[key], _mark(configuration, f"network.{field}"))
+        if key in reasons or field in ("activation", "dropout"):
+            value = format_value(getattr(network, field)) if field in ("activation", "dropout") else ""
+            lines += _row(field, value, reasons.get(key, MEANINGS.get(key, "")), _mark(configuration, f"network.{field}"))
     return lines
 
 

@@ -24,6 +24,7 @@ SCHEMES = {
     "rgb": "RGBTo01Normalization",
 }
 ARCHITECTURES = {"plain": "PlainConvUNet", "residual_encoder": "ResidualEncoderUNet"}
+ACTIVATIONS = {"leaky_relu": "LeakyReLU", "relu": "ReLU", "prelu": "PReLU"}
 IMAGE_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 STACK_ENDINGS = (".tif", ".tiff")
 
@@ -152,10 +153,10 @@ def _format_architecture(network: NetworkSpec) -> dict[str, Any]:
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d",
             "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
+            "dropout_op": f"torch.nn.modules.dropout.Dropout{dimension}d" if network.dropout else None,
+            "dropout_op_kwargs": {"p": network.dropout} if network.dropout else None,
+            "nonlin": f"torch.nn.{ACTIVATIONS[network.activation]}",
+            "nonlin_kwargs": {} if network.activation == "prelu" else {"inplace": True},
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }

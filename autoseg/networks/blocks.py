@@ -1,6 +1,8 @@
-"""Convolution, instance normalisation, leaky ReLU: the blocks, plain and residual, that every U-Net here is made of."""
+"""Convolution, dropout, instance normalisation, activation: the blocks, plain and residual, that every U-Net here is made of."""
 
-from typing import Any
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +10,23 @@ from torch.nn import functional as F
 
 EPSILON = 1e-5
 SLOPE = 0.01
+SLOPES = {"leaky_relu": SLOPE, "relu": 0.0}  # of activations that are one fixed slope below 0
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+DROPOUTS: dict[int, type[nn.Dropout2d] | type[nn.Dropout3d]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 AVERAGE_POOLINGS = {2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@dataclass(frozen=True)
+class Style:
+    """What stands behind every convolution: the activation, and the share of feature maps that dropout leaves out."""
+
+    activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
+    dropout: float = 0.0
+
+
+PLAIN_STYLE = Style()
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,17 +71,18 @@ class FusedNormActivation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
         y, mean, rstd = _normalise(x, weight, bias)
-        F.leaky_relu_(y, SLOPE)
+        F.leaky_relu_(y, slope)
         ctx.save_for_backward(x, y, mean, rstd, weight)
+        ctx.slope = slope
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, y, mean, rstd, weight = ctx.saved_tensors
-        gradient = torch.ops.aten.leaky_relu_backward(gradients[0], y, SLOPE, True)
-        return _differentiate(gradient, x, mean, rstd, weight)
+        gradient = torch.ops.aten.leaky_relu_backward(gradients[0], y, ctx.slope, True)
+        return *_differentiate(gradient, x, mean, rstd, weight), None
 
 
 def _normalise_flat(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -95,13 +111,17 @@ class Norm(nn.Module):
 
 
 class NormActivation(Norm):
-    """Instance normalisation (affine) and leaky ReLU 0.01, fused likewise."""
+    """Instance normalisation (affine) and leaky ReLU of a slope (0: ReLU), fused likewise."""
+
+    def __init__(self, channels: int, slope: float = SLOPE) -> None:
+        super().__init__(channels)
+        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
         """x (sample, channel, …), same shape out."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            return FusedNormActivation.apply(x, self.weight, self.bias)
-        return F.leaky_relu(_normalise_flat(x, self.weight, self.bias), SLOPE, inplace=True).view(x.shape)
+            return FusedNormActivation.apply(x, self.weight, self.bias, self.slope)
+        return F.leaky_relu(_normalise_flat(x, self.weight, self.bias), self.slope, inplace=True).view(x.shape)
 
 
 def make_convolution(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Module:
@@ -110,11 +130,25 @@ def make_convolution(inputs: int, outputs: int, kernel: tuple[int, ...], stride:
     return CONVOLUTIONS[len(kernel)](inputs, outputs, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
 
 
-class ConvolutionBlock(nn.Sequential):
-    """One convolution, then NormActivation."""
+def make_activation(channels: int, style: Style) -> nn.Module:
+    """The activation by its name; PReLU (He 2015, arXiv 1502.01852) has a slope per channel."""
+    if style.activation == "prelu":
+        return nn.PReLU(channels)
+    return nn.LeakyReLU(SLOPES[style.activation], inplace=True)
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
-        super().__init__(make_convolution(inputs, outputs, kernel, stride), NormActivation(outputs))
+
+class ConvolutionBlock(nn.Sequential):
+    """One convolution, dropout where wanted, then norm and activation; the names of the weights are the same with dropout and without."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE) -> None:
+        parts: OrderedDict[str, nn.Module] = OrderedDict({"0": make_convolution(inputs, outputs, kernel, stride)})
+        if style.dropout:
+            parts["dropout"] = DROPOUTS[len(kernel)](style.dropout)
+        if style.activation == "prelu":
+            parts |= {"1": Norm(outputs), "2": make_activation(outputs, style)}
+        else:
+            parts["1"] = NormActivation(outputs, SLOPES[style.activation])
+        super().__init__(parts)
 
 
 class AveragePool(nn.Module):
@@ -135,11 +169,12 @@ class ResidualBlock(nn.Module):
     The last norm starts with scale 0, so that a block starts as its shortcut (Goyal 2017, arXiv 1706.02677).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], style: Style = PLAIN_STYLE) -> None:
         super().__init__()
         ones = (1,) * len(kernel)
-        self.first = ConvolutionBlock(inputs, outputs, kernel, stride)
+        self.first = ConvolutionBlock(inputs, outputs, kernel, stride, style)
         self.second = make_convolution(outputs, outputs, kernel, ones)
+        self.dropout = DROPOUTS[len(kernel)](style.dropout) if style.dropout else nn.Identity()
         self.norm = Norm(outputs)
         self.shortcut = nn.Sequential()
         if stride != ones:
@@ -147,10 +182,11 @@ class ResidualBlock(nn.Module):
         if inputs != outputs:
             self.shortcut.append(make_convolution(inputs, outputs, ones, ones))
             self.shortcut.append(Norm(outputs))
+        self.activation = make_activation(outputs, style)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (sample, inputs, …) → (sample, outputs, …), sizes divided by the stride and rounded up."""
-        return F.leaky_relu(self.norm(self.second(self.first(x))) + self.shortcut(x), SLOPE, inplace=True)
+        return self.activation(self.norm(self.dropout(self.second(self.first(x)))) + self.shortcut(x))
 
 
 def initialise(module: nn.Module) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock, ResidualBlock
+from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock, ResidualBlock, Style
 from autoseg.records.plan import NetworkSpec
 
 
@@ -13,6 +13,7 @@ class UNet(nn.Module):
     def __init__(self, spec: NetworkSpec, channels: int, classes: int) -> None:
         super().__init__()
         self.encoder = nn.ModuleList()
+        style = Style(spec.activation, spec.dropout)
         inputs = channels
         for stage, outputs in enumerate(spec.features):
             self.encoder.append(ENCODERS[spec.kind](spec, stage, inputs))
@@ -24,7 +25,7 @@ class UNet(nn.Module):
             fine, coarse = spec.features[stage], spec.features[stage + 1]
             stride = spec.strides[stage + 1]
             self.up.append(TRANSPOSED[dimension](coarse, fine, stride, stride))  # type: ignore[arg-type]
-            self.decoder.append(_make_stage(2 * fine, fine, spec.kernel_sizes[stage], ones, spec.decoder_convolutions[stage]))
+            self.decoder.append(_make_stage((2 * fine, fine), spec.kernel_sizes[stage], ones, spec.decoder_convolutions[stage], style))
             self.heads.append(CONVOLUTIONS[dimension](fine, classes, 1))
         if not self.heads:
             self.heads.append(CONVOLUTIONS[dimension](inputs, classes, 1))
@@ -45,26 +46,29 @@ class UNet(nn.Module):
         return logits[::-1]
 
 
-def _make_stage(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int) -> nn.Sequential:
-    blocks = [ConvolutionBlock(inputs, outputs, kernel, stride)]
-    blocks += [ConvolutionBlock(outputs, outputs, kernel, (1,) * len(kernel)) for _ in range(convolutions - 1)]
+def _make_stage(ends: tuple[int, int], kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int, style: Style) -> nn.Sequential:
+    """So many convolutions in a row, the first with the stride and from the first to the second number of channels in `ends`."""
+    inputs, outputs = ends
+    blocks = [ConvolutionBlock(inputs, outputs, kernel, stride, style)]
+    blocks += [ConvolutionBlock(outputs, outputs, kernel, (1,) * len(kernel), style) for _ in range(convolutions - 1)]
     return nn.Sequential(*blocks)
 
 
 def _make_plain_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
-    return _make_stage(inputs, spec.features[stage], spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage])
+    ends, style = (inputs, spec.features[stage]), Style(spec.activation, spec.dropout)
+    return _make_stage(ends, spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage], style)
 
 
 def _make_residual_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
     """Residual blocks, the first with the stage's stride; at the entry of the network one convolution, which leaves the size as it is."""
     kernel, outputs = spec.kernel_sizes[stage], spec.features[stage]
-    ones = (1,) * len(kernel)
+    ones, style = (1,) * len(kernel), Style(spec.activation, spec.dropout)
     parts: list[nn.Module] = []
     if stage == 0:
-        parts.append(ConvolutionBlock(inputs, outputs, kernel, ones))
+        parts.append(ConvolutionBlock(inputs, outputs, kernel, ones, style))
         inputs = outputs
-    parts.append(ResidualBlock(inputs, outputs, kernel, spec.strides[stage]))
-    parts += [ResidualBlock(outputs, outputs, kernel, ones) for _ in range(spec.blocks[stage] - 1)]
+    parts.append(ResidualBlock(inputs, outputs, kernel, spec.strides[stage], style))
+    parts += [ResidualBlock(outputs, outputs, kernel, ones, style) for _ in range(spec.blocks[stage] - 1)]
     return nn.Sequential(*parts)
 
 

@@ -11,7 +11,7 @@ from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.topology import PADDING, Topology, decide_topology, make_initial_patch, round_to_scan, shrink_patch
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import DeviceName, Machine, PrecisionName
-from autoseg.records.plan import NetworkSpec
+from autoseg.records.plan import LossSpec, NetworkSpec
 from autoseg.records.profile import Profile
 
 COARSENING = 1.03  # factor per step of the search for a coarser spacing (nnU-Net's, for its low-resolution stage)
@@ -182,6 +182,7 @@ def count_training_bytes(task: Task, network: NetworkSpec, patch: tuple[int, ...
         precision=PRECISIONS[device],
         device=device,
         accumulation=ACCUMULATED if batch == 1 else 1,
+        loss=LossSpec(coarsest_head=task.profile.coarsest_head),
     )
     return estimate_training(work).total
 

@@ -10,11 +10,12 @@ from autoseg import __version__
 from autoseg.errors import InputError
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset
-from autoseg.records.plan import AugmentationSpec, Configuration, NetworkSpec, Plan
+from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan
 
 TIGHT = 0.95  # share of the memory beyond which an estimate leaves no room for what else runs on the device
 SHAPES = ("spacing", "median_shape", "patch_size")  # written 4x128x128, where other rows of numbers are 32,64,128
 KIND_FIELDS = {"plain": "convolutions", "residual_encoder": "blocks"}  # of NetworkSpec: the one that its kind uses
+WITHOUT_REGIONS = ("weighted_ce",)  # losses whose formula needs classes that exclude each other
 SMALLER = "A smaller patch_size or batch_size, or fewer network.features."
 
 Rule = tuple[tuple[str, ...], Callable[[float], bool], str]
@@ -25,6 +26,8 @@ LIMITS: tuple[Rule, ...] = (
             *(f"augmentation.{name}" for name in AugmentationSpec.__struct_fields__ if name.endswith("_probability")),
             "schedule.warmup",
             "schedule.averaging",
+            "loss.unified_delta",
+            "loss.unified_lambda",
         ),
         lambda value: 0 <= value <= 1,
         "A share from 0 to 1",
@@ -35,11 +38,19 @@ LIMITS: tuple[Rule, ...] = (
         "A number above 0",
     ),
     (
-        ("optimizer.weight_decay", "loss.dice_weight", "loss.cross_entropy_weight", "schedule.minutes", "seconds_per_step"),
+        (
+            *(f"loss.{name}" for name in ("dice_weight", "cross_entropy_weight", "boundary_weight", "focal_gamma")),
+            *(f"loss.{name}" for name in ("tversky_alpha", "tversky_beta")),
+            "optimizer.weight_decay",
+            "schedule.minutes",
+            "seconds_per_step",
+        ),
         lambda value: value >= 0,
         "0, or a number above",
     ),
-    (("optimizer.momentum",), lambda value: 0 <= value < 1, "A number from 0 to below 1"),
+    (("optimizer.momentum", "loss.unified_gamma"), lambda value: 0 <= value < 1, "A number from 0 to below 1"),
+    (("network.dropout",), lambda value: 0 <= value < 1, "A share from 0 to below 1: of 1, no feature map would be left"),
+    (("loss.topk_share",), lambda value: 0 < value <= 1, "A share above 0 and up to 1"),
 )
 RANGES: dict[str, Rule] = {  # of AugmentationSpec, lowest and highest
     "factor": (("scaling", "brightness", "contrast", "gamma"), lambda value: value > 0, "above 0"),
@@ -118,6 +129,7 @@ def _find_configuration_faults(configuration: Configuration, plan: Plan, dataset
     yield from _check_lengths(configuration, dataset)
     yield from _check_network(configuration.network)
     yield from _check_numbers(configuration)
+    yield from find_loss_faults(configuration.loss, len(dataset.classes) + 1)
     yield from _check_rows(configuration)
     yield from _check_ranges(configuration.augmentation)
     yield from _check_normalization(configuration)
@@ -176,11 +188,25 @@ def _check_numbers(configuration: Configuration) -> Iterator[Fault]:
             value = attrgetter(field)(configuration)
             if not (math.isfinite(value) and holds(value)):
                 yield Fault(field, format_value(value), allowed)
-    optimizer, loss = configuration.optimizer, configuration.loss
+    optimizer = configuration.optimizer
     if optimizer.name == "sgd" and not optimizer.momentum:
         yield Fault("optimizer.momentum", "0", "A number above 0: Nesterov's momentum, which sgd uses, looks ahead by it")
+
+
+def find_loss_faults(loss: LossSpec, classes: int, regions: bool = False) -> Iterator[Fault]:
+    """What a loss cannot be; `classes` count the background, `regions` may overlap."""
     if loss.dice_weight + loss.cross_entropy_weight == 0:
         yield Fault("loss.dice_weight", "0", "A number above 0, as loss.cross_entropy_weight is 0 too")
+    if loss.name == "tversky" and loss.tversky_alpha + loss.tversky_beta == 0:
+        yield Fault("loss.tversky_alpha", "0", "A number above 0, as loss.tversky_beta is 0 too")
+    weights = loss.class_weights
+    if weights and len(weights) != classes:
+        allowed = f"{classes} numbers, the background's first and then one per class, or none"
+        yield Fault("loss.class_weights", format_value(weights), allowed)
+    if weights and not (all(math.isfinite(weight) and weight >= 0 for weight in weights) and any(weights)):
+        yield Fault("loss.class_weights", format_value(weights), "Numbers from 0 up, one at least above 0")
+    if regions and loss.name in WITHOUT_REGIONS:
+        yield Fault("loss.name", loss.name, "Another loss, such as dice_ce: weights of classes are for classes that do not overlap")
 
 
 def _check_rows(configuration: Configuration) -> Iterator[Fault]:

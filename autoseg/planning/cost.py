@@ -1,6 +1,6 @@
 """What a U-Net costs in feature-map elements, operations and weights: arithmetic on its description, nothing is built."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from autoseg.records.plan import NetworkSpec
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution: kernel volume, channels in and out, voxels of its output, and its weights with those of its norm or bias."""
+    """One convolution: kernel volume, channels in and out, voxels of its output, and its weights with those of its norm, slopes or bias."""
 
     kernel: int
     inputs: int
@@ -30,7 +30,6 @@ def list_convolutions(network: NetworkSpec, patch: tuple[int, ...], channels: in
     Each output voxel of a transposed convolution sees one input voxel, so its kernel counts as 1 here.
     """
     voxels = count_stage_voxels(network, patch)
-    kernels = [int(np.prod(kernel)) for kernel in network.kernel_sizes]
     found = []
     inputs = channels
     for stage, features in enumerate(network.features):
@@ -40,7 +39,7 @@ def list_convolutions(network: NetworkSpec, patch: tuple[int, ...], channels: in
         features, deeper = network.features[stage], network.features[stage + 1]
         stride = int(np.prod(network.strides[stage + 1]))
         found.append(Convolution(1, deeper, features, voxels[stage], stride * deeper * features + features))
-        found += _chain(kernels[stage], 2 * features, features, voxels[stage], network.decoder_convolutions[stage])
+        found += _chain(network, stage, (2 * features, voxels[stage]), network.decoder_convolutions[stage])
         found.append(_make_head(features, classes, voxels[stage]))
     if len(network.features) == 1:
         found.append(_make_head(inputs, classes, voxels[0]))
@@ -56,20 +55,25 @@ def _make_normalised(kernel: int, inputs: int, outputs: int, voxels: int) -> Con
     return Convolution(kernel, inputs, outputs, voxels, kernel * inputs * outputs + 2 * outputs)
 
 
-def _chain(kernel: int, inputs: int, outputs: int, voxels: int, count: int) -> list[Convolution]:
-    return [_make_normalised(kernel, inputs if index == 0 else outputs, outputs, voxels) for index in range(count)]
+def _chain(network: NetworkSpec, stage: int, entry: tuple[int, int], count: int) -> list[Convolution]:
+    """`count` convolutions of a stage, each with norm and activation; `entry`: channels that come in, and voxels."""
+    (inputs, voxels), outputs = entry, network.features[stage]
+    kernel = int(np.prod(network.kernel_sizes[stage]))
+    made = [_make_normalised(kernel, inputs if index == 0 else outputs, outputs, voxels) for index in range(count)]
+    slopes = outputs if network.activation == "prelu" else 0
+    return [replace(convolution, weights=convolution.weights + slopes) for convolution in made]
 
 
 def _list_plain(network: NetworkSpec, stage: int, inputs: int, voxels: int) -> list[Convolution]:
-    return _chain(int(np.prod(network.kernel_sizes[stage])), inputs, network.features[stage], voxels, network.convolutions[stage])
+    return _chain(network, stage, (inputs, voxels), network.convolutions[stage])
 
 
 def _list_residual(network: NetworkSpec, stage: int, inputs: int, voxels: int) -> list[Convolution]:
-    kernel, outputs = int(np.prod(network.kernel_sizes[stage])), network.features[stage]
+    outputs = network.features[stage]
     if stage == 0:
-        return _chain(kernel, inputs, outputs, voxels, 1 + 2 * network.blocks[stage])
+        return _chain(network, stage, (inputs, voxels), 1 + 2 * network.blocks[stage])
     shortcut = [_make_normalised(1, inputs, outputs, voxels)] if inputs != outputs else []
-    return shortcut + _chain(kernel, inputs, outputs, voxels, 2 * network.blocks[stage])
+    return shortcut + _chain(network, stage, (inputs, voxels), 2 * network.blocks[stage])
 
 
 ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual}

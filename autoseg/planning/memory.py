@@ -10,12 +10,23 @@ from typing import Literal
 
 from autoseg.planning.cost import count_stage_voxels, count_weights, list_convolutions
 from autoseg.records.machine import DeviceName, PrecisionName
-from autoseg.records.plan import NetworkSpec
+from autoseg.records.plan import LossSpec, NetworkSpec
 
 FLOAT, LONG, BOOL = 4, 8, 1  # bytes of a float32, an int64, a truth value
 MOMENTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps per weight
 TILES_AT_ONCE = 2  # of the sliding window (autoseg/inference/sliding_window.py)
 DICE_SUMS = 2  # numbers per class that the formula of a batch's Dice keeps: numerator and denominator
+PLAIN_LOSS = LossSpec()
+TERMS = {  # bytes per voxel that a loss keeps besides probabilities, labels and where they count (autoseg/training/loss_terms.py)
+    "dice_ce": FLOAT,
+    "weighted_ce": FLOAT,
+    "topk_ce": BOOL,
+    "focal": 5 * FLOAT,
+    "dice_focal": 6 * FLOAT,
+    "tversky": FLOAT,
+    "unified_focal": 6 * FLOAT + BOOL,
+    "boundary": FLOAT,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class Workload:
     device: DeviceName = "cpu"
     averaging: bool = True
     accumulation: int = 1
+    loss: LossSpec = PLAIN_LOSS
 
     @property
     def value_bytes(self) -> int:
@@ -178,7 +190,8 @@ def _list_blocks(work: Workload, ends: tuple[_Map, _Map], kernel: int, count: in
     source, target = ends
     nodes = []
     for _ in range(count):
-        nodes += [_make_convolution(work, source, target, kernel, gradient), *_make_norm_activation(work, target)]
+        nodes += [_make_convolution(work, source, target, kernel, gradient), *_make_dropout(work, target)]
+        nodes += _make_norm_activation(work, target)
         source, gradient = target, "made"
     return nodes
 
@@ -205,26 +218,35 @@ def _make_norm(work: Workload, target: _Map) -> _Node:
     return _Node(kept=target.size + numbers * FLOAT, consumed=target.size, produced=target.size)
 
 
-def _make_activation(target: _Map) -> _Node:
-    """In place: keeps its output."""
-    return _Node(kept=target.size, consumed=target.size, produced=target.size)
+def _make_dropout(work: Workload, target: _Map) -> list[_Node]:
+    """Keeps a factor per sample and channel; its input is given up for its output."""
+    if not work.network.dropout:
+        return []
+    return [_Node(kept=work.batch * target.channels * work.value_bytes, consumed=target.size, produced=target.size)]
+
+
+def _make_activation(work: Workload, target: _Map) -> _Node:
+    """In place, so that only its output is kept; PReLU keeps its input too, and its slopes' gradient begins as a whole map."""
+    learned = work.network.activation == "prelu"
+    extra, slopes = (target.size, target.channels * FLOAT) if learned else (0, 0)
+    return _Node(kept=target.size + extra, consumed=target.size, produced=target.size + slopes, extra=extra)
 
 
 def _make_norm_activation(work: Workload, target: _Map) -> list[_Node]:
-    norm, activation = _make_norm(work, target), _make_activation(target)
-    if not work.is_fused:
+    norm, activation = _make_norm(work, target), _make_activation(work, target)
+    if not work.is_fused or work.network.activation == "prelu":
         return [norm, activation]
     return [replace(norm, kept=norm.kept + activation.kept, extra=target.size)]
 
 
 def _make_residual(work: Workload, source: _Map, target: _Map, kernel: int) -> list[_Node]:
     """The sum hands one gradient to both branches; what comes back from the branches is added up where the source was made."""
-    first = [_make_convolution(work, source, target, kernel, "added"), *_make_norm_activation(work, target)]
+    first = _list_blocks(work, (source, target), kernel, 1, "added")
     second, norm = _make_convolution(work, target, target, kernel, "made"), _make_norm(work, target)
     shortcut = _make_shortcut(work, source, target)
     if not shortcut:
         norm = replace(norm, consumed=0)  # the same gradient is that of the source
-    return [*first, second, norm, *shortcut, _make_activation(target)]
+    return [*first, second, *_make_dropout(work, target), norm, *shortcut, _make_activation(work, target)]
 
 
 def _make_shortcut(work: Workload, source: _Map, target: _Map) -> list[_Node]:
@@ -242,17 +264,32 @@ def _make_shortcut(work: Workload, source: _Map, target: _Map) -> list[_Node]:
 
 
 def _list_losses(work: Workload) -> list[_Node]:
-    """Softmax and log-softmax in 32 bits at every head, finest first; labels shrunk to the head, their indices and where they are valid."""
-    nodes = []
-    for head, voxels in enumerate(count_stage_voxels(work.network, work.patch)[: _count_heads(work.network)]):
+    """Per head that is trained, finest first: probabilities, labels and where they count, in 32 bits, and what the loss's own terms keep.
+
+    Classes that exclude each other are counted; regions, each a problem of two classes, keep a few maps each.
+    """
+    nodes, heads = [], _count_heads(work.network)
+    for weight, voxels in zip(work.loss.weigh_heads(heads), count_stage_voxels(work.network, work.patch)):
+        if not weight:
+            continue
         places, logits = work.batch * voxels, _make_map(work, work.classes, voxels)
-        softmax = places * work.classes * FLOAT
-        kept = 2 * softmax + places * (LONG + BOOL) + (DICE_SUMS * work.classes + 1) * FLOAT
-        if head:
-            kept += places * LONG
-        worst = 2 * softmax + places * FLOAT  # two gradients of the softmax, one to be added to the other, and of the true class
+        probabilities = places * work.classes * FLOAT
+        kept = probabilities + places * (LONG + FLOAT + TERMS[work.loss.name]) + (DICE_SUMS * work.classes + 1) * FLOAT
+        if work.loss.name == "topk_ce":
+            kept += math.ceil(work.loss.topk_share * places) * (LONG + FLOAT)  # the hardest voxels' places, and which of them are taken
+        worst = probabilities + 3 * places * FLOAT  # the gradient of all logits, and three of the true class
         nodes.append(_Node(kept=kept, produced=logits.size, extra=worst - logits.size))
+    if work.loss.name == "boundary":
+        nodes.append(_make_distances(work))
     return nodes
+
+
+def _make_distances(work: Workload) -> _Node:
+    """Once more the probabilities at full resolution, a map of distances per foreground class, and where they count."""
+    places = work.batch * math.prod(work.patch)
+    probabilities = places * work.classes * FLOAT
+    distances = places * (work.classes - 1) * FLOAT
+    return _Node(kept=probabilities + distances + places * BOOL, produced=probabilities, extra=probabilities)
 
 
 def _count_update(work: Workload, learned: int) -> int:

@@ -34,6 +34,7 @@ def estimate_needs(configuration: Configuration, dataset: Dataset, machine: Mach
         precision=PRECISIONS[machine.device],
         device=machine.device,
         accumulation=configuration.accumulation,
+        loss=configuration.loss,
     )
     return Needs(
         training_bytes=estimate_training(work).total,

@@ -185,7 +185,7 @@ def _make_configuration(name: ConfigurationName, common: Common, task: Task, fit
         normalization=common.normalization,
         network=fit.network,
         batch_dice=True,
-        loss=LossSpec(),
+        loss=LossSpec(coarsest_head=profile.coarsest_head),
         optimizer=OptimizerSpec(
             name=profile.optimizer,
             learning_rate=profile.learning_rate,

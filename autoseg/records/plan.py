@@ -7,6 +7,7 @@ from autoseg.records.dataset import Dataset
 from autoseg.records.machine import Machine
 
 ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade"]
+LossName = Literal["dice_ce", "weighted_ce", "topk_ce", "focal", "dice_focal", "tversky", "unified_focal", "boundary"]
 
 
 class Normalization(Record, frozen=True, kw_only=True):
@@ -28,7 +29,8 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
     """A U-Net in numbers: one entry per stage, `strides` at the entry of the stage (the first all ones).
 
     The encoder of kind `plain` has `convolutions` per stage; that of kind `residual_encoder` one convolution as its stem and then `blocks`
-    per stage, each of two convolutions and a shortcut (He 2016, arXiv 1512.03385). The other of the two fields is empty.
+    per stage, each of two convolutions and a shortcut (He 2016, arXiv 1512.03385). The other of the two fields is empty. `dropout` is the
+    share of whole feature maps left out behind every convolution (Tompson 2015, arXiv 1411.4280).
     """
 
     kind: Literal["plain", "residual_encoder"]
@@ -38,15 +40,42 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
     convolutions: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     decoder_convolutions: tuple[int, ...]
+    activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
+    dropout: float = 0.0
 
 
 class LossSpec(Record, frozen=True, kw_only=True):
-    """The sum of soft Dice loss and cross-entropy at every resolution of the decoder, weights halved from one to the next."""
+    """The loss, and its numbers (formulas: autoseg/training/loss_terms.py).
 
-    name: Literal["dice_ce"] = "dice_ce"
+    `dice_weight` and `cross_entropy_weight` are for `dice_ce`, `dice_focal` (of the focal loss) and `boundary`; `class_weights` for
+    `weighted_ce`, one per class with the background first, none for all 1; `topk_share` of the voxels counts in `topk_ce`;
+    `tversky_alpha` weighs false positives, `tversky_beta` false negatives; `unified_lambda` is the focal part's share of `unified_focal`;
+    `boundary_weight` that of mean probability times distance in voxels. With `deep_supervision` every resolution of the decoder is
+    trained, each with half the weight of the next finer one; without `coarsest_head`, as in nnU-Net, the coarsest has none.
+    """
+
+    name: LossName = "dice_ce"
     dice_weight: float = 1.0
     cross_entropy_weight: float = 1.0
     deep_supervision: bool = True
+    coarsest_head: bool = True
+    class_weights: tuple[float, ...] = ()
+    topk_share: float = 0.1
+    focal_gamma: float = 2.0
+    tversky_alpha: float = 0.3
+    tversky_beta: float = 0.7
+    unified_delta: float = 0.6
+    unified_gamma: float = 0.5
+    unified_lambda: float = 0.5
+    boundary_weight: float = 0.01
+
+    def weigh_heads(self, count: int) -> tuple[float, ...]:
+        """The weights of a decoder's answers, finest first; their sum is 1."""
+        trained = count if self.deep_supervision else 1
+        if self.deep_supervision and not self.coarsest_head:
+            trained = max(1, count - 1)
+        weights = [0.5**level for level in range(trained)] + [0.0] * (count - trained)
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 class OptimizerSpec(Record, frozen=True, kw_only=True):

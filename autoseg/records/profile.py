@@ -15,7 +15,8 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     `reference_elements` and `reference_batch` are (2D, 3D) pairs at `reference_memory` bytes; `maximum_features` is a (2D, 3D) pair;
     `fitted_batch` is the batch (2D, 3D) at which a patch has to fit. `low_resolution_share`: a patch that shows less of a median scan asks
     for a low-resolution stage (0: never). `batch_dice` sums over the batch before Dice is computed, in `cascades` only where there is a
-    low-resolution stage. `evidence` lets intensities and positions speak beside the names of channels and classes.
+    low-resolution stage. `coarsest_head`: whether the decoder's coarsest answer is trained too. `evidence` lets intensities and positions
+    speak beside the names of channels and classes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     dataset_share: float = 0.05
     low_resolution_share: float = 0.25
     batch_dice: Literal["always", "cascades"] = "always"
+    coarsest_head: bool = True
     evidence: bool = True
     steps: int = 0
     coarsest_object: int = 0

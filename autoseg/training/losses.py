@@ -1,59 +1,56 @@
-"""The loss: soft Dice and cross-entropy at every resolution of the decoder."""
+"""The loss by its name in the plan, over all resolutions of the decoder."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.records.plan import LossSpec
+from autoseg.training.loss_terms import (
+    Evidence,
+    compute_boundary,
+    compute_dice_ce,
+    compute_dice_focal,
+    compute_focal,
+    compute_topk_ce,
+    compute_tversky,
+    compute_unified_focal,
+    compute_weighted_ce,
+    gather_classes,
+    gather_regions,
+)
 
-SMOOTH = 1e-5
-IGNORE = -1
+LOSSES = {
+    "dice_ce": compute_dice_ce,
+    "weighted_ce": compute_weighted_ce,
+    "topk_ce": compute_topk_ce,
+    "focal": compute_focal,
+    "dice_focal": compute_dice_focal,
+    "tversky": compute_tversky,
+    "unified_focal": compute_unified_focal,
+    "boundary": compute_dice_ce,  # and the term of distances, at full resolution alone
+}
 
 
-def compute_soft_dice(logits: Tensor, target: Tensor, batch_dice: bool) -> Tensor:
-    """Mean soft Dice over foreground classes (Milletari 2016, arXiv 1606.04797; with nnU-Net's sums over a batch).
+def compute_loss(logits: list[Tensor], target: Tensor, spec: LossSpec, batch_dice: bool, regions: Tensor | None = None) -> Tensor:
+    """The loss over all resolutions, finest first, weighted as the spec says (deep supervision, Lee 2015, arXiv 1409.5185).
 
-    logits (sample, class, …), target (sample, …) int64 with -1 to be ignored. The sums per class are gathered by index in float32, no
-    one-hot map is made: intersection I, prediction P, reference G, Dice (2 I + s) / (P + G + s).
+    logits (sample, class, …) per resolution; target (sample, …) int64 at full resolution, -1 to be ignored; coarser ones are taken from it
+    by nearest neighbour. With `regions` (region, label number), bool, the channels of the logits are these regions, which may overlap and
+    have no background: the loss is the mean over regions of that of two classes, so that cross-entropy is binary.
     """
-    samples, classes = logits.shape[:2]
-    probabilities = logits.float().softmax(dim=1).flatten(2)  # (sample, class, voxel)
-    flat = target.flatten(1)  # (sample, voxel)
-    valid = flat != IGNORE
-    index = flat.clamp(min=0)
-    own = probabilities.gather(1, index[:, None])[:, 0] * valid  # probability of the true class
-    zeros = torch.zeros(samples, classes, dtype=torch.float32, device=logits.device)
-    intersection = zeros.scatter_add(1, index, own)
-    reference = zeros.scatter_add(1, index, valid.float())
-    predicted = (probabilities * valid[:, None]).sum(dim=2)
-    if batch_dice:
-        intersection, reference, predicted = (sums.sum(dim=0, keepdim=True) for sums in (intersection, reference, predicted))
-    dice = (2 * intersection + SMOOTH) / (predicted + reference + SMOOTH)
-    return dice[:, 1:].mean()
-
-
-def compute_dice_cross_entropy(logits: Tensor, target: Tensor, spec: LossSpec, batch_dice: bool) -> Tensor:
-    """Weighted sum of (1 - soft Dice) and cross-entropy at one resolution; shapes as in compute_soft_dice."""
-    if not (target != IGNORE).any():
-        return logits.float().sum() * 0
-    cross_entropy = F.cross_entropy(logits.float(), target, ignore_index=IGNORE)
-    return spec.dice_weight * (1 - compute_soft_dice(logits, target, batch_dice)) + spec.cross_entropy_weight * cross_entropy
-
-
-LOSSES = {"dice_ce": compute_dice_cross_entropy}
-
-
-def compute_loss(logits: list[Tensor], target: Tensor, spec: LossSpec, batch_dice: bool) -> Tensor:
-    """The loss over all resolutions, finest first, weights 1, 1/2, 1/4, … normalised to 1 (deep supervision, Lee 2015, arXiv 1409.5185).
-
-    target (sample, …) int64 at full resolution; coarser ones are taken from it by nearest neighbour.
-    """
-    heads = logits if spec.deep_supervision else logits[:1]
-    weights = [0.5**level for level in range(len(heads))]
     total = torch.zeros((), device=target.device)
-    for weight, head in zip(weights, heads):
-        total = total + weight * LOSSES[spec.name](head, _shrink(target, head.shape[2:]), spec, batch_dice)
-    return total / sum(weights)
+    for weight, head in zip(spec.weigh_heads(len(logits)), logits):
+        if weight:
+            total = total + weight * _compute_at(head, _shrink(target, head.shape[2:]), spec, batch_dice, regions)
+    if spec.name == "boundary":
+        total = total + spec.boundary_weight * compute_boundary(logits[0], target, regions)
+    return total
+
+
+def _compute_at(logits: Tensor, target: Tensor, spec: LossSpec, batch_dice: bool, regions: Tensor | None) -> Tensor:
+    """The loss at one resolution."""
+    parts: list[Evidence] = [gather_classes(logits, target)] if regions is None else list(gather_regions(logits, target, regions))
+    return torch.stack([LOSSES[spec.name](part, spec, batch_dice) for part in parts]).mean()
 
 
 def _shrink(target: Tensor, size: torch.Size) -> Tensor:

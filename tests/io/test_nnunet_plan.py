@@ -79,6 +79,18 @@ def test_normalisations_have_nnunets_names_and_masks(scheme, theirs, tmp_path):
     assert plans["configurations"]["2d"]["use_mask_for_norm"] == [scheme == "zscore", False]
 
 
+@pytest.mark.parametrize(("activation", "theirs"), [("leaky_relu", "LeakyReLU"), ("relu", "ReLU"), ("prelu", "PReLU")])
+def test_activation_and_dropout_have_nnunets_names(activation, theirs, tmp_path):
+    dataset, fingerprint, made = plan(VOLUMES, tmp_path)
+    network = msgspec.structs.replace(made.configurations[0].network, activation=activation, dropout=0.1)
+    changed = msgspec.structs.replace(made.configurations[0], network=network)
+    plans = export(dataset, fingerprint, msgspec.structs.replace(made, configurations=(changed,)))
+    parameters = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert parameters["nonlin"] == f"torch.nn.{theirs}"
+    assert parameters["dropout_op"] == "torch.nn.modules.dropout.Dropout2d"
+    assert parameters["dropout_op_kwargs"] == {"p": 0.1}
+
+
 @pytest.mark.parametrize(
     ("given", "root", "name"),
     [

@@ -136,9 +136,10 @@ def test_16_bits_stay_16_bits_through_the_shortcuts(name):
     assert len(seen) == sum(spec.blocks)
 
 
+@pytest.mark.parametrize("activation", ["leaky_relu", "prelu"])
 @pytest.mark.parametrize("name", SPECS)
-def test_the_number_of_weights_is_the_one_that_is_planned(name):
-    spec, _, _ = SPECS[name]
+def test_the_number_of_weights_is_the_one_that_is_planned(name, activation):
+    spec = msgspec.structs.replace(SPECS[name][0], activation=activation, dropout=0.1)
     network = build_network(spec, 2, 3)
     assert sum(value.numel() for value in network.parameters()) == count_weights(spec, 2, 3)
 

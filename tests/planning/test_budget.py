@@ -216,7 +216,7 @@ def test_small_images_are_not_batched_by_the_thousand():
 
 
 def test_one_patch_at_a_time_with_gradients_added_up_where_only_that_fits():
-    task = make_task("autoseg", Machine(device="cuda", name="", memory=170 * 10**6, cores=8), classes=30, labels=30)
+    task = make_task("autoseg", Machine(device="cuda", name="", memory=160 * 10**6, cores=8), classes=30, labels=30)
     fit = fit_to_memory(task)
     assert (fit.batch_size, fit.accumulation) == (1, 2)
     assert "added up" in fit.reasons["batch_size"]

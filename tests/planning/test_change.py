@@ -81,6 +81,10 @@ def test_values_are_read_as_people_write_them(text, value):
         ("augmentation.rotation", "15,0", (15.0, 0.0)),
         ("loss.dice_weight", "0.5", 0.5),
         ("loss.deep_supervision", "false", False),
+        ("loss.name", "tversky", "tversky"),
+        ("loss.class_weights", "0.5,2,4", (0.5, 2.0, 4.0)),
+        ("network.dropout", "0.1", 0.1),
+        ("network.activation", "prelu", "prelu"),
         ("normalization.0.scheme", "zscore", "zscore"),
     ],
 )

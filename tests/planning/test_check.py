@@ -1,6 +1,7 @@
 """A plan that could not be trained is refused before the first step, field, value and what is allowed named."""
 
 import re
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,9 +12,9 @@ from autoseg.errors import InputError
 from autoseg.io.profiles import list_profiles, read_profile
 from autoseg.planning import plan as planner
 from autoseg.planning.change import list_values
-from autoseg.planning.check import check_plan, describe_tight_memory, is_sound
+from autoseg.planning.check import check_plan, describe_tight_memory, find_loss_faults, is_sound
 from autoseg.planning.memory import Workload, estimate_training
-from autoseg.records.plan import NetworkSpec, Normalization
+from autoseg.records.plan import LossName, LossSpec, NetworkSpec, Normalization
 
 ONES, TWOS = [1, 1, 1], [2, 2, 2]
 CT = Normalization(scheme="ct", mean=40.0, std=20.0, low=-100.0, high=200.0)
@@ -89,6 +90,17 @@ def test_plans_that_can_be_trained_pass():
         ({"optimizer.momentum": 1.0}, "optimizer.momentum", ["below 1"]),
         ({"optimizer.name": "sgd", "optimizer.momentum": 0.0}, "optimizer.momentum", ["Nesterov"]),
         ({"loss.dice_weight": 0.0, "loss.cross_entropy_weight": 0.0}, "loss.dice_weight", ["cross_entropy_weight is 0 too"]),
+        ({"loss.topk_share": 0.0}, "loss.topk_share", ["above 0 and up to 1"]),
+        ({"loss.topk_share": 1.1}, "loss.topk_share", ["1.1"]),
+        ({"loss.unified_gamma": 1.0}, "loss.unified_gamma", ["below 1"]),
+        ({"loss.unified_delta": 1.5}, "loss.unified_delta", ["0 to 1"]),
+        ({"loss.tversky_alpha": -0.1}, "loss.tversky_alpha", ["-0.1", "0, or a number above"]),
+        ({"loss.name": "tversky", "loss.tversky_alpha": 0.0, "loss.tversky_beta": 0.0}, "loss.tversky_alpha", ["tversky_beta is 0 too"]),
+        ({"loss.class_weights": [1.0, 2.0]}, "loss.class_weights", ["1,2", "3 numbers", "background's first"]),
+        ({"loss.class_weights": [0.0, 0.0, 0.0]}, "loss.class_weights", ["one at least above 0"]),
+        ({"loss.class_weights": [1.0, 1.0, -1.0]}, "loss.class_weights", ["1,1,-1", "from 0 up"]),
+        ({"network.dropout": 1.0}, "network.dropout", ["below 1", "no feature map"]),
+        ({"network.dropout": -0.1}, "network.dropout", ["-0.1"]),
         ({"previous": "3d_lowres"}, "previous", ["3d_cascade"]),
     ],
 )
@@ -100,6 +112,12 @@ def test_a_field_that_cannot_be_is_named_with_what_is_allowed(values, field, wor
     assert [word for word in words if word not in f"{error.what} {error.why}"] == []
     assert not is_sound(broken, plan, make_dataset())
     assert is_sound(make_configuration(2), plan, make_dataset())
+
+
+def test_losses_that_need_classes_which_exclude_each_other_are_refused_for_regions():
+    refused = {name for name in get_args(LossName) if any(find_loss_faults(LossSpec(name=name), 3, regions=True))}
+    assert refused == {"weighted_ce"}
+    assert not any(find_loss_faults(LossSpec(name="weighted_ce", class_weights=(1.0, 0.0, 2.0)), 3))
 
 
 def list_numbers(configuration):

@@ -1,5 +1,6 @@
 """Feature maps, operations and weights of residual encoders; nnU-Net's own count of both kinds."""
 
+import msgspec
 import pytest
 
 from autoseg.planning.cost import count_operations, count_reference_elements, count_weights
@@ -60,3 +61,8 @@ def test_weights_of_a_tiny_network_are_those_counted_by_hand():
     middle = (2 * 8 * 8 + 8) + (3 * 16 * 8 + 2 * 8) + (8 * 3 + 3)
     finest = (4 * 8 * 4 + 4) + (9 * 8 * 4 + 2 * 4) + (4 * 3 + 3)
     assert count_weights(TINY, 2, 3) == first + second + third + middle + finest
+
+
+def test_prelu_adds_a_slope_per_channel_behind_every_norm_but_those_of_shortcuts():
+    learned = count_weights(msgspec.structs.replace(TINY, activation="prelu"), 2, 3) - count_weights(TINY, 2, 3)
+    assert learned == 3 * 4 + 4 * 8 + 2 * 8 + 8 + 4

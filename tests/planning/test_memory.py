@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from autoseg.io.machine import read_cpu_flags
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import Compute
 from autoseg.planning.cost import count_weights
-from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
+from autoseg.planning.memory import TERMS, Workload, estimate_prediction_bytes, estimate_training
 from autoseg.records.plan import LossSpec, NetworkSpec, OptimizerSpec
 from autoseg.training.loader import Batch
 from autoseg.training.losses import compute_loss
@@ -52,6 +53,13 @@ NETWORKS = {
     "residual 3d, one stage": (make_network("residual_encoder", (8,), ()), (5, 6, 7)),
 }
 SETTINGS = {"one": (1, 1, 2), "two channels": (2, 2, 3), "four": (4, 3, 5), "118 classes": (1, 1, 118)}  # batch, channels, classes
+LOSSES = {
+    **{name: LossSpec(name=name) for name in TERMS},
+    "weighted_ce": LossSpec(name="weighted_ce", class_weights=(1.0, 2.0, 3.0)),
+    "no coarsest head": LossSpec(coarsest_head=False),
+    "no deep supervision": LossSpec(deep_supervision=False),
+}
+STYLES = {"relu": {"activation": "relu"}, "prelu": {"activation": "prelu"}, "dropout": {"dropout": 0.2}}
 WORKS = {
     f"{network}; {setting}; {precision}": Workload(*NETWORKS[network], *SETTINGS[setting], precision=precision)
     for network in NETWORKS
@@ -72,7 +80,7 @@ def make_step(work):
 def compute_step(network, images, labels, work):
     with Compute("cpu", work.precision).autocast():
         logits = network(images)
-    return logits, compute_loss(logits, labels, LossSpec(), True)
+    return logits, compute_loss(logits, labels, work.loss, True)
 
 
 def measure_saved(work):
@@ -98,6 +106,29 @@ def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(name):
     assert footprint.activations + footprint.loss == pytest.approx(measure_saved(WORKS[name]), rel=0.001)
 
 
+@pytest.mark.parametrize("classes", [3, 12])
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_every_loss_keeps_is_what_torch_keeps(name, classes):
+    loss = LOSSES[name]
+    if loss.class_weights:
+        loss = msgspec.structs.replace(loss, class_weights=(1.0,) * classes)
+    work = Workload(NETWORKS["3d"][0], (8, 12, 16), 2, 1, classes, loss=loss)
+    footprint, plain = estimate_training(work), estimate_training(replace(work, loss=LossSpec()))
+    kept = measure_saved(work) - footprint.activations
+    assert footprint.loss == pytest.approx(kept, rel=0.05)
+    assert (footprint.loss == plain.loss) == (name in ("dice_ce", "weighted_ce", "tversky"))
+
+
+@pytest.mark.parametrize("network", ["2d", "3d, anisotropic", "residual 2d", "residual 3d"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("style", STYLES)
+def test_activation_and_dropout_keep_what_torch_keeps(style, precision, network):
+    spec, patch = NETWORKS[network]
+    work = Workload(msgspec.structs.replace(spec, **STYLES[style]), patch, 2, 1, 3, precision=precision)
+    footprint = estimate_training(work)
+    assert footprint.activations + footprint.loss == pytest.approx(measure_saved(work), rel=0.005)
+
+
 class Allocations:
     """Inside, torch records what it allocates on the CPU; then `peak` holds the most bytes at once."""
 
@@ -116,7 +147,10 @@ class Allocations:
 def measure_peak(work):
     """Bytes of all tensors at the peak of a step as the trainer takes it, the second of a training."""
     configuration = make_configuration(
-        len(work.patch), network=work.network, optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-3, weight_decay=1e-4)
+        len(work.patch),
+        network=work.network,
+        loss=work.loss,
+        optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-3, weight_decay=1e-4),
     )
     compute = Compute("cpu", work.precision)
     _, images, labels = make_step(work)
@@ -143,10 +177,14 @@ PEAKS = {
     "2d, 16 bits": Workload(WIDE["2d"], (96, 96), 2, 1, 3, "adamw", "bf16"),
     "2d, accumulated": Workload(WIDE["2d"], (96, 96), 1, 1, 2, accumulation=2),
     "3d, anisotropic": Workload(WIDE["3d, anisotropic"], (8, 48, 48), 2, 1, 3, "sgd"),
-    "3d, 118 classes": Workload(WIDE["3d, anisotropic"], (8, 32, 32), 1, 2, 118),
+    "3d, 118 classes": Workload(WIDE["3d, anisotropic"], (8, 32, 32), 2, 2, 118),  # of a single patch torch unfolds the convolutions
     "residual 2d": Workload(WIDE["residual 2d"], (96, 96), 2, 1, 3),
     "residual 2d, 16 bits": Workload(WIDE["residual 2d"], (96, 96), 2, 1, 3, "adamw", "bf16"),
     "residual 3d": Workload(WIDE["residual 3d"], (16, 32, 32), 2, 1, 3),
+    "residual 2d, prelu": Workload(msgspec.structs.replace(WIDE["residual 2d"], activation="prelu"), (96, 96), 2, 1, 3),
+    "3d, dropout": Workload(msgspec.structs.replace(WIDE["3d, anisotropic"], dropout=0.2), (8, 48, 48), 2, 1, 3),
+    "2d, focal": Workload(WIDE["2d"], (96, 96), 2, 1, 3, "adamw", loss=LossSpec(name="dice_focal")),
+    "2d, boundary": Workload(WIDE["2d"], (96, 96), 2, 1, 3, "adamw", loss=LossSpec(name="boundary")),
     "weights more than maps": Workload(make_network("plain", (64, 256), (HALF2,)), (16, 16), 1, 1, 2, "adamw"),
 }
 
@@ -168,7 +206,7 @@ def test_a_network_of_one_convolution_by_hand():
     assert footprint.weights == 3 * 4 * (9 * 4 + 2 * 4 + 4 * 3 + 3)
     assert footprint.batch == 2 * 64 * (4 + 8)
     assert footprint.activations == 2 * 4 * (2 * 4 * 64) + 2 * (2 * 4 * 4)
-    assert footprint.loss == 2 * (2 * 3 * 64 * 4) + 2 * 64 * (8 + 1) + (2 * 3 + 1) * 4
+    assert footprint.loss == 2 * 3 * 64 * 4 + 2 * 64 * (8 + 4 + 4) + (2 * 3 + 1) * 4
     assert footprint.logits == 2 * 3 * 64 * 4
 
 

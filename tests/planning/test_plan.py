@@ -10,7 +10,7 @@ from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.base import compute_digest, decode, encode
 from autoseg.records.machine import Machine
-from autoseg.records.plan import Plan
+from autoseg.records.plan import LossSpec, Plan
 
 GPU = Machine(device="cuda", name="GPU", memory=8 * 10**9, cores=8)
 CPU = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=150e9, flops_source="estimated")
@@ -176,7 +176,8 @@ def test_every_installed_profile_gives_every_decision_a_reason_and_a_memory_esti
         assert decided - {"network"} <= set(msgspec.structs.asdict(configuration))
         precision = "fp32" if machine.device == "cpu" else "bf16"
         patch, batch, optimizer = configuration.patch_size, configuration.batch_size, configuration.optimizer.name
-        work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device)
+        assert configuration.loss == LossSpec(coarsest_head=not profile.startswith("nnunet"))
+        work = Workload(configuration.network, patch, batch, 1, 3, optimizer, precision, machine.device, loss=configuration.loss)
         assert configuration.memory.training_bytes == estimate_training(work).total
         assert configuration.memory.prediction_bytes > 0
 
