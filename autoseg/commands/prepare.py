@@ -1,12 +1,13 @@
 """`autoseg prepare`: scans become the arrays that training reads; what is there and still right is kept."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from autoseg.arrays.labels import draw_foreground, encode_labels
+from autoseg.arrays.labels import draw_foreground, draw_positions, encode_labels, make_membership
 from autoseg.arrays.preparation import measure_background, prepare_image, prepare_label
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record, stamp_files
@@ -113,7 +114,9 @@ def prepare_case(task: PrepareTask) -> str:
         raise InputError(f"{root / case.label} has {label.shape} voxels, its image {volume.grid.shape}.", todo="Plan the run again.")
     image, geometry = prepare_image(volume.array, volume.grid.spacing, plan.axes, configuration)
     prepared = prepare_label(label, volume.grid.spacing, plan.axes, configuration, geometry)
-    drawn = draw_foreground(prepared, len(dataset.classes), FOREGROUND_VOXELS, np.random.default_rng(SEED))
+    generator = np.random.default_rng(SEED)
+    drawn = draw_foreground(prepared, make_membership(dataset.classes), FOREGROUND_VOXELS, generator)
+    labelled = draw_positions(prepared >= 0, FOREGROUND_VOXELS, generator) if (prepared < 0).any() else ()
     record = PreparedCase(
         case=case.id,
         case_digest=digest_files(_paths(case, dataset)),
@@ -121,11 +124,16 @@ def prepare_case(task: PrepareTask) -> str:
         stamps=stamps,
         geometry=geometry,
         background=measure_background(image),
-        foreground=tuple(tuple(tuple(int(i) for i in voxel) for voxel in voxels) for voxels in drawn),
+        foreground=tuple(_list_voxels(voxels) for voxels in drawn),
+        labelled=_list_voxels(labelled),
     )
     with name_full_disk(task.store.folder):
         task.store.write(record, image, prepared)
     return case.id
+
+
+def _list_voxels(voxels: Iterable[np.ndarray]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(index) for index in voxel) for voxel in voxels)
 
 
 def _summarise_failures(failed: list[tuple[str, AutosegError]], count: int) -> AutosegError:

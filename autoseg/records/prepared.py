@@ -22,7 +22,8 @@ class Geometry(Record, frozen=True, kw_only=True):
 class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     """`case_digest` and `preparation_digest` say what the arrays were made from and how; `foreground` lists, per class, voxels to centre
 
-    patches on (at most a few thousand, drawn evenly); `background` is the value of the image's own background per channel.
+    patches on (at most a few thousand, drawn evenly); `background` is the value of the image's own background per channel. `labelled`
+    lists voxels that are not to be ignored; it is empty where there is nothing to ignore.
     """
 
     case: str
@@ -32,3 +33,4 @@ class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     geometry: Geometry
     background: tuple[float, ...]
     foreground: tuple[tuple[tuple[int, ...], ...], ...]
+    labelled: tuple[tuple[int, ...], ...] = ()

@@ -18,11 +18,15 @@ AHEAD = 4  # batches
 
 @dataclass(frozen=True)
 class Batch:
-    """images (sample, channel, *patch) float32, labels (sample, *patch) int64, and the cases they came from."""
+    """images (sample, channel, *patch) float32, labels (sample, *patch) int64, and the cases they came from.
+
+    `regions` says which label numbers belong to which class, bool (class, number); None where classes exclude each other.
+    """
 
     images: Tensor
     labels: Tensor
     cases: tuple[str, ...]
+    regions: Tensor | None = None
 
 
 Parts = list[tuple[Sample, Tensor, Tensor]]
@@ -35,6 +39,7 @@ class Loader:
     store: Store
     sampler: Sampler
     compute: Compute
+    regions: Tensor | None = None  # of the batches, on the training device
 
     def read(self, step: int) -> Parts:
         """Draws a step's samples and reads the boxes that they need."""
@@ -57,7 +62,8 @@ class Loader:
         cut = [cut_patch(image.to(device), label.to(device), sample, patch) for sample, image, label in parts]
         samples = [sample for sample, _, _ in parts]
         images = apply_intensities(torch.stack([image for image, _ in cut]), samples)
-        return Batch(self.compute.place(images), torch.stack([label for _, label in cut]), tuple(sample.case for sample in samples))
+        labels, cases = torch.stack([label for _, label in cut]), tuple(sample.case for sample in samples)
+        return Batch(self.compute.place(images), labels, cases, self.regions)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1, read ahead by one thread; a reading error is raised here."""

@@ -84,21 +84,24 @@ class Sampler:
 
 
 def _draw_centre(generator: np.random.Generator, case: PreparedCase, configuration: Configuration) -> tuple[int | None, tuple[float, ...]]:
-    """Slice (for a 2D patch of a volume) and centre of a patch: inside the image, or the image inside the patch where that is larger."""
+    """Slice (for a 2D patch of a volume) and centre of a patch: inside the image, or the image inside the patch where that is larger.
+
+    A patch lies around a voxel of a class, by chance of each alike, or anywhere; where voxels are to be ignored, around one that is not.
+    """
     shape = case.geometry.prepared_shape
     dimension = configuration.dimension
     position = [generator.uniform(0, size - 1) if size > 1 else 0.0 for size in shape]
     anchored = generator.random() < configuration.augmentation.foreground_probability
     present = [voxels for voxels in case.foreground if voxels]
-    if anchored and present:
-        voxels = present[generator.integers(len(present))]
+    voxels = present[generator.integers(len(present))] if anchored and present else case.labelled
+    if voxels:
         position = [float(index) for index in voxels[generator.integers(len(voxels))]]
     centre = []
     for axis in range(len(shape) - dimension, len(shape)):
         size, edge = shape[axis], configuration.patch_size[axis - len(shape) + dimension]
         low, high = sorted(((edge - 1) / 2, size - 1 - (edge - 1) / 2))
         free = generator.uniform(low, high)
-        centre.append(float(np.clip(position[axis], low, high)) if anchored and present else float(free))
+        centre.append(float(np.clip(position[axis], low, high)) if voxels else float(free))
     return (round(position[0]) if len(shape) > dimension else None), tuple(centre)
 
 
