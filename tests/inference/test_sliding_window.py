@@ -84,3 +84,9 @@ def test_slabs_together_are_the_whole():
 def test_probabilities_sum_to_one_over_the_classes():
     probabilities = compute_probabilities(torch.randn(3, 4, 4) * 50, regions=False)
     torch.testing.assert_close(probabilities.sum(0), torch.ones(4, 4))
+
+
+def test_probabilities_of_regions_do_not_depend_on_each_other():
+    logits = torch.randn(3, 4, 4)
+    expected = 1 / (1 + torch.exp(-logits[1]))
+    torch.testing.assert_close(compute_probabilities(logits, regions=True)[1], expected)

@@ -1,5 +1,7 @@
 """Equal steps give equal batches, whatever threads and interruptions do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from builders import make_configuration, write_problem
@@ -43,6 +45,13 @@ def test_repeated_and_later_iterations_give_the_same_batches(tmp_path, dimension
     for one, other in zip(first[7:], loader.iterate(7, 12), strict=True):
         assert_same(one, other)
     assert not torch.equal(first[0].images, first[1].images)
+
+
+def test_every_batch_carries_the_table_of_regions(tmp_path):
+    loader = make_loader(tmp_path)
+    assert next(loader.iterate(0, 1)).regions is None
+    table = torch.tensor([[False, True]])
+    assert all(batch.regions is table for batch in replace(loader, regions=table).iterate(0, 2))
 
 
 def test_no_steps_are_no_batches(tmp_path):

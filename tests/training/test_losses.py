@@ -99,3 +99,25 @@ def test_half_precision_logits_are_summed_in_single_precision():
     loss = compute_loss([half], torch.from_numpy(target), LossSpec(), True)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(compute_loss([half.float()], torch.from_numpy(target), LossSpec(), True).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_the_loss_of_regions_equals_region_after_region(batch_dice):
+    """Of the minimal version: goes with it."""
+    generator = np.random.default_rng(5)
+    logits, target = generator.normal(0, 2, (2, 2, 3, 4)), generator.integers(-1, 3, (2, 3, 4))
+    members = {0: (1, 2), 1: (2,)}
+    entropy, dice = [], []
+    for region, numbers in members.items():
+        sums = np.zeros((2, 3))
+        for place in np.ndindex(target.shape):
+            if target[place] == -1:
+                continue
+            truth, share = target[place] in numbers, 1 / (1 + np.exp(-logits[place[0], region, place[1], place[2]]))
+            entropy.append(-np.log(share if truth else 1 - share))
+            sums[place[0]] += (truth * share, share, truth)
+        sums = sums.sum(axis=0, keepdims=True) if batch_dice else sums
+        dice += [(2 * both + SMOOTH) / (predicted + reference + SMOOTH) for both, predicted, reference in sums]
+    table = torch.tensor([[False, True, True], [False, False, True]])
+    loss = compute_loss([torch.from_numpy(logits).float()], torch.from_numpy(target), LossSpec(), batch_dice, table)
+    assert loss.item() == pytest.approx(1 - np.mean(dice) + np.mean(entropy), rel=1e-4)
