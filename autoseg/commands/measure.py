@@ -177,8 +177,9 @@ def _settle_classes(
     found = sorted({value for m in measurements for value in m.values})
     if discovery.classes is not None and not names:
         known = {value for label in discovery.classes for value in label.values}
+        where = f"those of {discovery.declared_in} {sorted(known)}"
         problems = [
-            Problem(m.case.id, f"label values {sorted(set(m.values) - known)[:5]} are not among those declared {sorted(known)}")
+            Problem(m.case.id, f"label values {sorted(set(m.values) - known)[:5]} are not among {where}")
             for m in measurements
             if set(m.values) - known
         ]

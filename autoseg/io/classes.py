@@ -82,6 +82,8 @@ def _check_values(name: str, value: Any, source: str) -> tuple[int, ...]:
 
 def check_classes(classes: tuple[ClassLabel, ...], ignored: int | None, source: str) -> None:
     """Raises InputError for values that are background or ignored too, and for two classes of the same values."""
+    if ignored == 0:
+        raise InputError(f"{source}: {IGNORE} has the value 0, which is the background.", "Unlabelled voxels need a value of their own.")
     known: dict[frozenset[int], str] = {}
     for label in classes:
         for value, meaning in ((0, "the background"), (ignored, "to be ignored")):

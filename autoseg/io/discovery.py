@@ -27,7 +27,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Discovery:
-    """The cases of a folder before any scan was opened. `channels` are (name, pattern); `classes` is None where nothing declares them."""
+    """The cases of a folder before any scan was opened. `channels` are (name, pattern); `classes` is None where nothing declares them.
+
+    `declared_in` is what a user would correct.
+    """
 
     root: Path
     layout: str
@@ -37,6 +40,7 @@ class Discovery:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     classes: tuple[ClassLabel, ...] | None = None
+    declared_in: str = "dataset.json"
     background_value: int = 0
     ignore_value: int | None = None
     component_names: tuple[str, ...] = ()
@@ -195,7 +199,8 @@ def name_classes(discovery: Discovery, words: tuple[str, ...]) -> tuple[Discover
     ignore = discovery.ignore_value if typed.names and typed.ignore_value is None else typed.ignore_value
     classes = typed.classes if typed.classes or typed.names else discovery.classes
     check_classes(classes or (), ignore, "--classes")
-    return replace(discovery, classes=classes, ignore_value=ignore), typed.names
+    source = "--classes" if typed.classes else discovery.declared_in
+    return replace(discovery, classes=classes, declared_in=source, ignore_value=ignore), typed.names
 
 
 def _case_of(item: Any) -> str:

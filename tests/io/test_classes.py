@@ -72,6 +72,7 @@ def arrange_typed(words):
         (("a=1", "b=1"), "a and b have the same values"),
         (("a=0+1", "b=2"), "a has the value 0, which is the background"),
         (("a=1+4", "ignore=4"), "a has the value 4, which is to be ignored"),
+        (("a=1", "ignore=0"), "ignore has the value 0, which is the background"),
         (("a=1", "ignore=4+5"), r"ignore has one value, not \[4, 5\]"),
     ],
 )

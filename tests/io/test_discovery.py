@@ -90,6 +90,7 @@ def test_typed_classes_take_the_place_of_declared_ones(tmp_path):
         None,
         (),
     )
+    assert (found.declared_in, named.declared_in, valued.declared_in) == ("dataset.json", "dataset.json", "--classes")
     ignoring, names = name_classes(found, ("ignore=4",))
     assert (ignoring.classes, ignoring.ignore_value, names) == (found.classes, 4, ())
     with pytest.raises(InputError, match="b has the value 2, which is to be ignored"):
