@@ -18,6 +18,7 @@ from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 RESULTS = ("scores", "plan", "explain", "change")  # events that are told with --quiet too
+CLASSES_HELP = "class names, by ascending label value; or with their values, which may overlap: whole=1+2+3,core=2+3,ignore=4"
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
     *("classes", "spacing", "groups", "splits", "exclude", "format"),
@@ -68,7 +69,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
     parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
     parser.add_argument("--channels", nargs="+", type=kinds.channel, metavar="NAME=PATTERN", help="one pattern per input channel")
-    parser.add_argument("--classes", type=kinds.names, metavar="NAME,…", default=(), help="class names, by ascending label value")
+    parser.add_argument("--classes", type=kinds.names, metavar="NAME,…", default=(), help=CLASSES_HELP)
     parser.add_argument("--spacing", type=kinds.spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
     parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
     parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")

@@ -1,9 +1,11 @@
 """Label maps: values to class numbers and back, and the objects in them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, crop
-from autoseg.records.dataset import ClassLabel
+from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.fingerprint import ClassObjects
 
 INTEGER_TOLERANCE = 1e-3
@@ -24,11 +26,11 @@ def round_labels(values: np.ndarray) -> np.ndarray:
 
 
 def encode_labels(values: np.ndarray, classes: tuple[ClassLabel, ...], background: int, ignore: int | None) -> np.ndarray:
-    """File values → class numbers: 0 background, 1 … N in the order of `classes`, -1 to be ignored. int16.
+    """File values → label numbers: 0 background, 1 … N for the parts of the classes (list_parts), -1 to be ignored. int16.
 
     Raises ValueError that names values which belong to no class.
     """
-    table = {background: 0, **{value: number for number, label in enumerate(classes, 1) for value in label.values}}
+    table = {background: 0, **_number_values(classes)}
     if ignore is not None:
         table[ignore] = -1
     present, inverse = np.unique(values, return_inverse=True)
@@ -39,12 +41,41 @@ def encode_labels(values: np.ndarray, classes: tuple[ClassLabel, ...], backgroun
 
 
 def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], background: int) -> np.ndarray:
-    """Class numbers → file values, in the smallest unsigned type that holds them (int32 where a value is negative)."""
+    """Class numbers (of regions the last painted) → file values, in the smallest unsigned type that holds them, or in int32."""
     table = np.array([background, *(label.values[0] for label in classes)])
     if table.min() < 0:
         return table.astype(np.int32)[numbers]
     kind = np.uint8 if table.max() < 256 else np.uint16 if table.max() < 65536 else np.uint32
     return table.astype(kind)[numbers]
+
+
+def make_membership(classes: tuple[ClassLabel, ...]) -> np.ndarray:
+    """Which label numbers belong to which class: bool (class, number 0 … N), the background to none.
+
+    >>> whole, core = ClassLabel(name="whole", values=(1, 2)), ClassLabel(name="core", values=(2,))
+    >>> make_membership((whole, core)).astype(int).tolist()
+    [[0, 1, 1], [0, 0, 1]]
+    """
+    parts = list_parts(classes)
+    table = np.zeros((len(classes), len(parts) + 1), dtype=bool)
+    for number, part in enumerate(parts, 1):
+        table[list(part.classes), number] = True
+    return table
+
+
+def list_painted(classes: tuple[ClassLabel, ...]) -> np.ndarray:
+    """Class number 0 … N → the label number that its first value has: from decided classes to what references hold. int16.
+
+    >>> whole, core = ClassLabel(name="whole", values=(2, 1)), ClassLabel(name="core", values=(1,))
+    >>> list_painted((core, whole)).tolist()
+    [0, 1, 2]
+    """
+    numbers = _number_values(classes)
+    return np.array([0, *(numbers[label.values[0]] for label in classes)], dtype=np.int16)
+
+
+def _number_values(classes: tuple[ClassLabel, ...]) -> dict[int, int]:
+    return {value: number for number, part in enumerate(list_parts(classes), 1) for value in part.values}
 
 
 def find_values(label: np.ndarray) -> list[int]:
@@ -58,9 +89,9 @@ def find_values(label: np.ndarray) -> list[int]:
     return [int(value) for value in found if value != 0]
 
 
-def measure_objects(label: np.ndarray, name: str, number: int, spacing: tuple[float, ...]) -> ClassObjects:
-    """Volume, objects and centre of class `number` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
-    whole = label == number
+def measure_objects(label: np.ndarray, name: str, values: tuple[int, ...], spacing: tuple[float, ...]) -> ClassObjects:
+    """Volume, objects and centre of a class of these `values` in a label map (z, y, x) or (y, x); spacing in mm, array order."""
+    whole = select_values(label, values)
     voxels = int(whole.sum())
     voxel = float(np.prod(spacing))
     if voxels == 0:
@@ -95,29 +126,43 @@ def _compute_centre(mask: np.ndarray) -> tuple[float, ...]:
     return tuple(centre)
 
 
-def draw_foreground(label: np.ndarray, classes: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Per class 1 … `classes`, up to `count` voxel positions drawn evenly without replacement: int arrays (n, dimension)."""
-    return [_draw_positions(np.flatnonzero(label == number), label.shape, count, generator) for number in range(1, classes + 1)]
+def select_values(label: np.ndarray, values: Iterable[int]) -> np.ndarray:
+    """Where a label map holds one of a few values: bool, of the same shape.
+
+    >>> select_values(np.array([0, 5, 2]), (2, 5)).tolist()
+    [False, True, True]
+    """
+    return np.logical_or.reduce([label == value for value in values])
 
 
-def draw_objects(label: np.ndarray, number: int, most: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Up to `count` voxel positions of each of up to `most` objects of class `number`, drawn evenly: int arrays (n, dimension).
+def draw_foreground(label: np.ndarray, membership: np.ndarray, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Per class of `membership` (class, label number) up to `count` voxel positions: int arrays (n, dimension)."""
+    return [draw_positions(select_values(label, np.flatnonzero(own)), count, generator) for own in membership]
+
+
+def draw_objects(mask: np.ndarray, most: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Up to `count` voxel positions of each of up to `most` objects of a mask, drawn evenly: int arrays (n, dimension).
 
     Objects are connected by faces, edges and corners.
     """
     from scipy import ndimage  # .3 s, which only the processes that measure need to spend
 
-    box = compute_bounding_box(label == number)
-    components, found = ndimage.label(crop(label, box) == number, structure=np.ones((3,) * label.ndim))
+    box = compute_bounding_box(mask)
+    components, found = ndimage.label(crop(mask, box), structure=np.ones((3,) * mask.ndim))
     places = np.flatnonzero(components)
-    places = places[np.argsort(components.ravel()[places], kind="stable")]
-    objects = np.split(places, np.cumsum(np.bincount(components.ravel()[places], minlength=found + 1)[1:-1])) if found else []
+    numbers = components.ravel()[places]
+    objects = np.split(places[np.argsort(numbers, kind="stable")], np.cumsum(np.bincount(numbers)[1:-1])) if found else []
     chosen = range(found) if found <= most else sorted(generator.choice(found, most, replace=False))
     low = np.array([start for start, _ in box])
-    return [_draw_positions(objects[index], components.shape, count, generator) + low for index in chosen]
+    return [_draw_places(objects[index], components.shape, count, generator) + low for index in chosen]
 
 
-def _draw_positions(places: np.ndarray, shape: tuple[int, ...], count: int, generator: np.random.Generator) -> np.ndarray:
+def draw_positions(mask: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Up to `count` voxels of a mask, drawn evenly without replacement, in their order: int (n, dimension)."""
+    return _draw_places(np.flatnonzero(mask), mask.shape, count, generator)
+
+
+def _draw_places(places: np.ndarray, shape: tuple[int, ...], count: int, generator: np.random.Generator) -> np.ndarray:
     """Up to `count` of the flat indices `places` into an array of `shape`, as positions (n, dimension)."""
     chosen = places if places.size <= count else generator.choice(places, count, replace=False)
     return np.stack(np.unravel_index(np.sort(chosen), shape), axis=1).reshape(-1, len(shape))

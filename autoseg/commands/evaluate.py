@@ -18,7 +18,7 @@ from autoseg.io.patterns import get_file_part, match_paths, split_pattern
 from autoseg.io.scans import get_ending, read_label, strip_ending
 from autoseg.parallel import run_cases
 from autoseg.progress import Progress, Silent
-from autoseg.records.dataset import ClassLabel
+from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.predictions import Predictions
 from autoseg.records.scores import METRICS, CaseScore, Scores
 
@@ -168,7 +168,7 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
     except ValueError as error:
         raise InputError(f"{task.mask.name} or its reference: {error}.") from None
     voxel = float(np.prod(grid.spacing)) if labelling.unit == "mm" and len(grid.spacing) == 3 else None
-    return score_case(task.case, count_joint(encoded[0], encoded[1], len(labelling.classes)), labelling.classes, voxel)
+    return score_case(task.case, count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes))), labelling.classes, voxel)
 
 
 def save_scores(scores: Scores, path: Path) -> None:

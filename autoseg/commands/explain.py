@@ -9,6 +9,7 @@ import numpy as np
 
 from autoseg.arrays.tiles import make_tiles
 from autoseg.errors import InputError
+from autoseg.io.classes import describe_regions
 from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.planning.change import find_reason_key, list_values
 from autoseg.planning.check import KIND_FIELDS, format_value
@@ -167,6 +168,14 @@ def _describe_data(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
         lines += _wrap(f"  class {index + 1:<4} {label.name:<20} ", _describe_class(found, len(cases), dataset))
     if len(dataset.classes) > LISTED:
         lines.append(f"  … and {len(dataset.classes) - LISTED} classes more")
+    return lines + _describe_labels(dataset)
+
+
+def _describe_labels(dataset: Dataset) -> list[str]:
+    """What is special about the label maps: overlapping classes, voxels to be ignored."""
+    lines = _wrap("  regions    ", f"the classes {describe_regions(dataset.classes)}") if dataset.regions else []
+    if dataset.ignore_value is not None:
+        lines += _wrap("  ignored    ", f"value {dataset.ignore_value} in the labels: these voxels teach nothing and are not scored")
     return lines
 
 

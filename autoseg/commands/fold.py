@@ -7,22 +7,26 @@ from dataclasses import dataclass, field
 
 import torch
 
+from autoseg.arrays.labels import list_painted, make_membership
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.inference.export import choose_classes
+from autoseg.inference.sliding_window import compute_probabilities, predict_logits
 from autoseg.io.files import save_record, write_bytes
+from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
 from autoseg.progress import Progress
 from autoseg.records.base import digest_of
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import Dataset, count_outputs, list_parts
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.splits import Fold
 from autoseg.records.training import TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
+from autoseg.training.loader import Loader
 from autoseg.training.log import format_log
 from autoseg.training.sampling import Sampler
 from autoseg.training.trainer import EpochRow
@@ -66,12 +70,16 @@ class Job:
 
     @property
     def classes(self) -> int:
-        return len(self.dataset.classes) + 1
+        """Channels of the network's answer."""
+        return count_outputs(self.dataset.classes)
 
 
-def make_sampler(job: Job, seed: int) -> Sampler:
-    """Draws patches of the training cases."""
-    return Sampler(job.fold.training, job.store.load, job.configuration, seed)
+def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
+    """Draws patches of the training cases and makes batches of them."""
+    sampler = Sampler(job.fold.training, job.store.load, job.configuration, seed)
+    table = torch.from_numpy(make_membership(job.dataset.classes)).to(compute.device) if job.dataset.regions else None
+    threads = 1 if compute.device == "cpu" else max(1, count_cores())
+    return Loader(job.store, sampler, compute, table, threads)
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:
@@ -83,13 +91,15 @@ def load_followed_cases(job: Job) -> list[PreparedCase]:
 
 def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> dict[str, float | None]:
     """Dice by class of whole prepared cases, on the network's own grid."""
-    rows = []
+    classes, rows = job.dataset.classes, []
+    painted = list_painted(classes)
     for case in cases:
         box = tuple((0, size) for size in case.geometry.prepared_shape)
         logits = predict_logits(network, job.store.read_image(case.case, box), case.background, job.configuration, compute, mirror=False)
-        joint = count_joint(logits.argmax(dim=0).numpy(), job.store.read_label(case.case, box), job.classes - 1)
-        rows += score_case(case.case, joint, job.dataset.classes, None)
-    scores = summarise(rows, job.dataset.classes)
+        chosen = choose_classes(compute_probabilities(logits, job.dataset.regions), job.dataset.regions)
+        joint = count_joint(painted[chosen.numpy()], job.store.read_label(case.case, box), len(list_parts(classes)))
+        rows += score_case(case.case, joint, classes, None)
+    scores = summarise(rows, classes)
     return {name: intervals["dice"].mean for name, intervals in scores.classes.items()}
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
 from autoseg.arrays.intensities import measure_intensities
@@ -24,18 +25,23 @@ MANY_VALUES = 30  # label values of one object each beyond which they are number
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """One case to be opened in a worker: absolute paths, one image per channel file."""
+    """One case to be opened in a worker: absolute paths, one image per channel file.
+
+    `groups` are the values of each class where they are known; else every value is measured by itself.
+    """
 
     case: Case
     root: Path
     orientation: str
+    groups: tuple[tuple[int, ...], ...] | None = None
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What one case holds, before the data set's channels and classes are settled: statistics per component of each image file,
 
-    objects per label value.
+    objects per group of label values. What is to be ignored counts as background.
     """
 
     case: Case
@@ -47,13 +53,15 @@ class Measurement:
     orientation: str
     cropped_shape: tuple[int, ...]
     channels: tuple[ChannelIntensities, ...]
-    objects: dict[int, ClassObjects]
+    values: tuple[int, ...]
+    objects: dict[tuple[int, ...], ClassObjects]
     mismatch: str
 
 
 def measure(discovery: Discovery, orientation: str, workers: int, progress: Progress) -> tuple[list[Measurement], list[Problem]]:
     """Opens every case, in `workers` processes; what cannot be opened is a problem."""
-    tasks = [MeasureTask(case, discovery.root, orientation) for case in discovery.cases]
+    groups = None if discovery.classes is None else tuple(label.values for label in discovery.classes)
+    tasks = [MeasureTask(case, discovery.root, orientation, groups, discovery.ignore_value) for case in discovery.cases]
     measurements, problems = [], []
     progress.start("Measuring", len(tasks))
     for outcome in run_cases(measure_case, tasks, min(workers, len(tasks))):
@@ -82,14 +90,16 @@ def measure_case(task: MeasureTask) -> Measurement:
     label, label_grid = read_label(label_path, task.orientation)
     if label.shape != volume.grid.shape:
         raise InputError(f"the label has {_shape(label.shape)} voxels, the image {_shape(volume.grid.shape)} ({task.case.label}).")
-    mask = compute_nonzero_mask(volume.array)
-    cropped = crop(volume.array, compute_bounding_box(mask))
+    if task.ignore is not None:
+        label = np.where(label == task.ignore, 0, label)
+    cropped = crop(volume.array, compute_bounding_box(compute_nonzero_mask(volume.array)))
     foreground = label != 0
     channels = tuple(
         ChannelIntensities(whole=measure_intensities(part), foreground=measure_intensities(channel[foreground]))
         for part, channel in zip(cropped, volume.array)
     )
-    values = find_values(label)
+    values = tuple(find_values(label))
+    groups = [(value,) for value in values] if task.groups is None else [group for group in task.groups if set(group) & set(values)]
     return Measurement(
         case=msgspec.structs.replace(task.case, digest=digest_files([*files, label_path])),
         dimension=volume.array.ndim - 1,
@@ -100,7 +110,8 @@ def measure_case(task: MeasureTask) -> Measurement:
         orientation=volume.orientation,
         cropped_shape=cropped.shape[1:],
         channels=channels,
-        objects={value: measure_objects(label, str(value), value, volume.grid.spacing) for value in values},
+        values=values,
+        objects={group: measure_objects(label, str(group), group, volume.grid.spacing) for group in groups},
         mismatch=describe_grid_mismatch(volume.stored, label_grid),
     )
 
@@ -163,13 +174,14 @@ def _settle_classes(
     discovery: Discovery, measurements: list[Measurement], names: tuple[str, ...]
 ) -> tuple[tuple[ClassLabel, ...], list[Problem]]:
     """Classes as declared in the folder, or every value found; problems are cases with values that no class has."""
-    found = sorted({value for m in measurements for value in m.objects} - {discovery.ignore_value})
+    found = sorted({value for m in measurements for value in m.values})
     if discovery.classes is not None and not names:
         known = {value for label in discovery.classes for value in label.values}
+        where = f"those of {discovery.declared_in} {sorted(known)}"
         problems = [
-            Problem(m.case.id, f"label values {sorted(set(m.objects) - known)[:5]} are not among those of dataset.json {sorted(known)}")
+            Problem(m.case.id, f"label values {sorted(set(m.values) - known)[:5]} are not among {where}")
             for m in measurements
-            if set(m.objects) - known - {discovery.ignore_value}
+            if set(m.values) - known
         ]
         return discovery.classes, problems
     if not found:
@@ -187,7 +199,7 @@ def _settle_classes(
 def make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFingerprint:
     """The case's record, with channels and classes as the data set has settled them."""
     empty = ClassObjects(name="", voxels=0, volume=0.0, objects=0, object_volumes=(), object_extents=())
-    classes = tuple(msgspec.structs.replace(measurement.objects.get(label.values[0], empty), name=label.name) for label in dataset.classes)
+    classes = tuple(msgspec.structs.replace(measurement.objects.get(label.values, empty), name=label.name) for label in dataset.classes)
     repeated = measurement.channels * (len(dataset.channels) if len(measurement.channels) == 1 else 1)
     return CaseFingerprint(
         case=measurement.case.id,

@@ -8,7 +8,8 @@ import msgspec
 
 from autoseg.commands.measure import describe_dataset, make_case_fingerprint, measure, report_geometry
 from autoseg.errors import InputError
-from autoseg.io.discovery import Discovery, Problem, discover
+from autoseg.io.classes import describe_regions
+from autoseg.io.discovery import Discovery, Problem, discover, name_classes
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record, write_bytes
 from autoseg.io.machine import count_cores, measure_machine
 from autoseg.io.nnunet import read_nnunet_folder
@@ -99,14 +100,16 @@ def _choose_profile(name: str, machine: Machine) -> Profile:
 
 
 def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress: Progress) -> tuple[Dataset, Fingerprint]:
-    discovery = discover(path, options.images, options.labels, options.groups, options.exclude)
+    discovery, names = name_classes(discover(path, options.images, options.labels, options.groups, options.exclude), options.classes)
     _show_pairs(discovery, progress)
     measurements, problems = measure(discovery, orientation, options.workers or count_cores(), progress)
-    description, more = describe_dataset(discovery, measurements, options.classes)
+    description, more = describe_dataset(discovery, measurements, names)
     problems = [*discovery.problems, *problems, *more]
     if problems or description is None:
         raise _list_problems(problems, len(discovery.cases))
     report_geometry(measurements, progress)
+    if description.regions:
+        progress.say(f"The classes {describe_regions(description.classes)}.", event="regions")
     return description, Fingerprint(cases=tuple(make_case_fingerprint(m, description) for m in measurements))
 
 

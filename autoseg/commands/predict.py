@@ -158,13 +158,16 @@ def find_scans(scans: str, header: ModelHeader) -> Scans:
 
 
 def _match_all(patterns: list[str], label_pattern: str, paths: list[str]) -> dict[str, tuple[str, ...]]:
-    """Cases for which every channel has a file; a file that fits the label pattern is never an image, unless images look the same."""
-    labels: set[str] = set()
-    for pattern in (label_pattern, get_file_part(label_pattern) if label_pattern else ""):
-        if pattern and pattern not in patterns and pattern not in [get_file_part(p) for p in patterns]:
-            labels |= set(match_paths(pattern, paths).values())
-    rest = [path for path in paths if path not in labels]
-    files = [match_paths(pattern, rest) for pattern in patterns]
+    """Cases for which every channel has a file. A file that fits the label pattern is no image where that is the narrower of the two
+
+    ({case}-seg beside {case}, but not {case} beside {case}_0000).
+    """
+    label_patterns = (label_pattern, get_file_part(label_pattern)) if label_pattern else ()
+    labels = {pattern: set(match_paths(pattern, paths).values()) for pattern in label_patterns}
+    files = []
+    for pattern in patterns:
+        taken = {path for narrow, own in labels.items() if len(narrow) > len(pattern) for path in own}
+        files.append(match_paths(pattern, [path for path in paths if path not in taken]))
     return {case: tuple(found[case] for found in files) for case in files[0] if all(case in found for found in files)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from autoseg.arrays.labels import draw_foreground, draw_objects, encode_labels, pack_voxels
+from autoseg.arrays.labels import draw_foreground, draw_objects, draw_positions, encode_labels, make_membership, pack_voxels, select_values
 from autoseg.arrays.preparation import measure_background, prepare_image, prepare_label
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record, stamp_files
@@ -117,9 +117,10 @@ def prepare_case(task: PrepareTask) -> str:
     image, geometry = prepare_image(volume.array, volume.grid.spacing, plan.axes, configuration)
     prepared = prepare_label(label, volume.grid.spacing, plan.axes, configuration, geometry)
     generator = np.random.default_rng(SEED)
-    classes = len(dataset.classes)
-    drawn = draw_foreground(prepared, classes, min(MOST_PER_CLASS, FOREGROUND_VOXELS // classes), generator)
-    objects = [draw_objects(prepared, number, OBJECTS, OBJECT_VOXELS, generator) for number in range(1, classes + 1)]
+    membership = make_membership(dataset.classes)
+    drawn = draw_foreground(prepared, membership, min(MOST_PER_CLASS, FOREGROUND_VOXELS // len(membership)), generator)
+    objects = [draw_objects(select_values(prepared, np.flatnonzero(own)), OBJECTS, OBJECT_VOXELS, generator) for own in membership]
+    labelled = draw_positions(prepared >= 0, MOST_PER_CLASS, generator) if (prepared < 0).any() else np.empty(0, int)
     record = PreparedCase(
         case=case.id,
         case_digest=digest_files(_paths(case, dataset)),
@@ -129,6 +130,7 @@ def prepare_case(task: PrepareTask) -> str:
         background=measure_background(image),
         foreground=tuple(pack_voxels(voxels) for voxels in drawn),
         objects=tuple(tuple(pack_voxels(voxels) for voxels in found) for found in objects),
+        labelled=pack_voxels(labelled),
     )
     with name_full_disk(task.store.folder):
         task.store.write(record, image, prepared)

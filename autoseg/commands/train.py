@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
-from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_sampler
+from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.commands.settle import settle
@@ -24,7 +24,6 @@ from autoseg.records.base import digest_of
 from autoseg.records.plan import Configuration
 from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStatus
 from autoseg.training.checkpoints import restore_checkpoint
-from autoseg.training.loader import Loader
 from autoseg.training.log import read_log
 from autoseg.training.signals import listen_to_signals
 from autoseg.training.trainer import AveragedWeights, start_state
@@ -112,7 +111,7 @@ def _run(job: Job, settings: TrainingSettings) -> None:
         if not job.fold.validation:
             job.progress.warn("There is one case only: it trains a model, but nothing is left to say how good it is.")
     hooks.write_status("training", state.step, state.seconds)
-    loader = Loader(job.store, make_sampler(job, settings.seed), compute)
+    loader = make_loader(job, compute, settings.seed)
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()

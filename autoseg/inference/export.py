@@ -31,10 +31,27 @@ def _untranspose(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(*range(leading), *(int(axis) + leading for axis in np.argsort(axes))))
 
 
+def choose_classes(probabilities: Tensor, regions: bool) -> Tensor:
+    """(class, …) → class numbers (…): the most probable, or the last of the regions above one half, as nnU-Net paints them; 0 is none.
+
+    >>> choose_classes(torch.tensor([[0.9, 0.9, 0.2], [0.6, 0.3, 0.4]]), regions=True).tolist()
+    [2, 1, 0]
+    """
+    if not regions:
+        return probabilities.argmax(dim=0)
+    numbers = torch.arange(1, len(probabilities) + 1).view(-1, *(1,) * (probabilities.ndim - 1))
+    return ((probabilities > 0.5) * numbers).amax(dim=0)
+
+
 def restore_labels(
-    probabilities: Tensor, geometry: Geometry, spacing: tuple[float, ...], axes: tuple[int, ...], configuration: Configuration
+    probabilities: Tensor,
+    geometry: Geometry,
+    spacing: tuple[float, ...],
+    axes: tuple[int, ...],
+    configuration: Configuration,
+    regions: bool = False,
 ) -> np.ndarray:
-    """Class numbers on the canonical grid of the scan: probabilities (class, …) resampled linearly, largest class, crop undone.
+    """Class numbers on the canonical grid of the scan: probabilities (class, …) resampled linearly, classes chosen, crop undone.
 
     `spacing` (mm) is the scan's own, transposed by `axes` like the geometry. Outside the crop lies background.
     """
@@ -42,17 +59,23 @@ def restore_labels(
     cropped = tuple(matrix.shape[0] for matrix in matrices)
     labels = np.zeros(cropped, dtype=np.int32)
     for low, high in _list_slabs(probabilities.shape[0], cropped):
-        labels[low:high] = upsample_slab(probabilities, matrices, low, high).argmax(dim=0).numpy()
+        labels[low:high] = choose_classes(upsample_slab(probabilities, matrices, low, high), regions).numpy()
     return _untranspose(paste(labels, geometry.shape, geometry.box), axes)
 
 
 def restore_probabilities(
-    probabilities: Tensor, geometry: Geometry, spacing: tuple[float, ...], axes: tuple[int, ...], configuration: Configuration
+    probabilities: Tensor,
+    geometry: Geometry,
+    spacing: tuple[float, ...],
+    axes: tuple[int, ...],
+    configuration: Configuration,
+    regions: bool = False,
 ) -> np.ndarray:
-    """Class probabilities (class, …) on the canonical grid of the scan, float32; outside the crop background is certain."""
+    """Probabilities (class, …) on the canonical grid of the scan, float32; outside the crop background, or no region, is certain."""
     matrices = _make_matrices(geometry, spacing, configuration)
     whole = paste(upsample_slab(probabilities, matrices, 0, matrices[0].shape[0]).numpy(), geometry.shape, geometry.box)
-    outside = np.ones(geometry.shape, dtype=bool)
-    outside[tuple(slice(low, high) for low, high in geometry.box)] = False
-    whole[0][outside] = 1
+    if not regions:
+        outside = np.ones(geometry.shape, dtype=bool)
+        outside[tuple(slice(low, high) for low, high in geometry.box)] = False
+        whole[0][outside] = 1
     return _untranspose(whole, axes)

@@ -14,7 +14,7 @@ from autoseg.arrays.preparation import measure_background, prepare_image
 from autoseg.arrays.volume import Volume
 from autoseg.errors import InputError
 from autoseg.inference.export import restore_labels, restore_probabilities
-from autoseg.inference.sliding_window import predict_logits, softmax
+from autoseg.inference.sliding_window import compute_probabilities, predict_logits
 from autoseg.io.run_folder import FoldFolder
 from autoseg.io.scans import (
     drop_repetition,
@@ -29,6 +29,7 @@ from autoseg.io.weights import load_tensors
 from autoseg.networks.build import build_network, import_weights
 from autoseg.networks.devices import Compute
 from autoseg.records.base import digest_of
+from autoseg.records.dataset import count_outputs
 from autoseg.records.machine import DeviceName
 from autoseg.records.prepared import Geometry
 from autoseg.records.training import ModelHeader
@@ -62,7 +63,8 @@ class Predictor:
         background = measure_background(image)
         total = None
         for network in self.networks:
-            answer = softmax(predict_logits(network, image, background, configuration, self.compute, self.mirror))
+            logits = predict_logits(network, image, background, configuration, self.compute, self.mirror)
+            answer = compute_probabilities(logits, self.header.regions)
             total = answer if total is None else total + answer
         assert total is not None  # load_predictor refuses an empty list
         spacing = tuple(volume.grid.spacing[axis] for axis in axes)
@@ -71,13 +73,17 @@ class Predictor:
     def make_mask(self, prediction: Prediction) -> np.ndarray:
         """The label map with the values of the training labels, on the volume's canonical grid."""
         header = self.header
-        numbers = restore_labels(prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration)
+        numbers = restore_labels(
+            prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration, header.regions
+        )
         return decode_labels(numbers, header.classes, header.background_value)
 
     def make_probabilities(self, prediction: Prediction) -> np.ndarray:
-        """Class probabilities (class, …) on the volume's canonical grid."""
+        """Probabilities (background and classes, or regions; …) on the volume's canonical grid."""
         header = self.header
-        return restore_probabilities(prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration)
+        return restore_probabilities(
+            prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration, header.regions
+        )
 
     def predict(self, image: Any) -> Any:
         """Segments one scan and returns the mask in kind.
@@ -125,7 +131,7 @@ def load_predictor(folds: list[FoldFolder], device: DeviceName, mirror: bool = F
     networks = []
     for fold, header in zip(folds, headers):
         weights, _ = load_tensors(fold.weights)
-        network = build_network(header.configuration.network, len(header.channels), len(header.classes) + 1)
+        network = build_network(header.configuration.network, len(header.channels), count_outputs(header.classes))
         import_weights(network, weights, str(fold.weights))
         networks.append(compute.place_network(network).eval())
     digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror])

@@ -83,6 +83,6 @@ def upsample_slab(logits: Tensor, matrices: list[Tensor], low: int, high: int) -
     return slab
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Probabilities over the first axis."""
-    return F.softmax(logits, dim=0)
+def compute_probabilities(logits: Tensor, regions: bool) -> Tensor:
+    """logits (class, …) → probabilities of classes that exclude each other (softmax), or of regions, each by itself (sigmoid)."""
+    return logits.sigmoid() if regions else F.softmax(logits, dim=0)

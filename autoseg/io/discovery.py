@@ -2,13 +2,14 @@
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from autoseg.errors import InputError
+from autoseg.io.classes import check_classes, read_labels, read_typed
 from autoseg.io.files import list_files
 from autoseg.io.layouts import Found, recognise_layout
 from autoseg.io.patterns import match_paths
@@ -26,7 +27,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Discovery:
-    """The cases of a folder before any scan was opened. `channels` are (name, pattern); `classes` is None where nothing declares them."""
+    """The cases of a folder before any scan was opened. `channels` are (name, pattern); `classes` is None where nothing declares them.
+
+    `declared_in` is what a user would correct.
+    """
 
     root: Path
     layout: str
@@ -36,6 +40,7 @@ class Discovery:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     classes: tuple[ClassLabel, ...] | None = None
+    declared_in: str = "dataset.json"
     background_value: int = 0
     ignore_value: int | None = None
     component_names: tuple[str, ...] = ()
@@ -176,18 +181,26 @@ def _read_declaration(path: Path) -> Declared:
         channels = content.get("channel_names") or content.get("modality") or {}
         names = tuple(str(channels[key]) for key in sorted(channels, key=int)) if isinstance(channels, dict) else ()
         labels = content.get("labels", {})
-        values = {str(value): int(key) for key, value in labels.items()} if all(k.isdigit() for k in labels) else labels
+        values = {str(value): int(key) for key, value in labels.items()} if all(k.isdigit() for k in labels) else dict(labels)
         listed = tuple(_case_of(item) for item in content.get("training", []))
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be understood.", str(error), todo="Correct it, or move it away: autoseg does not need it."
         ) from None
-    regions = [name for name, value in values.items() if not isinstance(value, int)]
-    if regions:
-        raise InputError(f"{path} declares regions ({', '.join(regions)}), which are not supported yet.", "Labels must be single values.")
-    ignore = values.get("ignore")
-    classes = tuple(ClassLabel(name=name, values=(value,)) for name, value in values.items() if value != 0 and name != "ignore")
-    return Declared(names, tuple(sorted(classes, key=lambda label: label.values)) or None, ignore, listed)
+    classes, ignore = read_labels(values, str(path), content.get("regions_class_order"))
+    return Declared(names, classes, ignore, listed)
+
+
+def name_classes(discovery: Discovery, words: tuple[str, ...]) -> tuple[Discovery, tuple[str, ...]]:
+    """The discovery with the classes that were typed (`words`, see read_typed) in place of those declared, and the names without values."""
+    if not words:
+        return discovery, ()
+    typed = read_typed(words)
+    ignore = discovery.ignore_value if typed.names and typed.ignore_value is None else typed.ignore_value
+    classes = typed.classes if typed.classes or typed.names else discovery.classes
+    check_classes(classes or (), ignore, "--classes")
+    source = "--classes" if typed.classes else discovery.declared_in
+    return replace(discovery, classes=classes, declared_in=source, ignore_value=ignore), typed.names
 
 
 def _case_of(item: Any) -> str:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from autoseg.errors import InputError, RecordError
+from autoseg.io.classes import IGNORE
 from autoseg.io.files import list_files, load_record
 from autoseg.io.scans import get_ending
 from autoseg.records.base import Record
@@ -16,7 +17,6 @@ from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, PooledInte
 
 FINGERPRINT, DATASET = "dataset_fingerprint.json", "dataset.json"
 LABEL_COPIES = "gt_segmentations/"  # the labels that nnU-Net keeps beside its fingerprint
-IGNORE = "ignore"  # the name that nnU-Net reserves for voxels that nobody has labelled
 FAKE_SPACING = 999.0  # nnU-Net's slice distance of an image: this, or this many times its largest pixel edge
 ROUNDING = 1e-9  # by which that product may miss
 

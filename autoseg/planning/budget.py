@@ -28,9 +28,9 @@ ACCUMULATED = 2  # batches whose gradients are added up where only one patch fit
 class Task:
     """What a configuration is made for: the data's full resolution (`median_shape` in voxels, `spacing` in mm) and the means.
 
-    `classes` counts the background, `labels` an ignore label too; `largest_object` and `smallest_object` are the median longest edges (mm)
-    of the class of largest and of smallest objects (infinite and 0 where no object was measured). `memory` is what the user gave (bytes),
-    0 where nothing was said.
+    `classes` counts the network's answers (the background too, but beside regions), `labels` background, classes and an ignore label;
+    `largest_object` and `smallest_object` are the median longest edges (mm) of the class of largest and of smallest objects (infinite and
+    0 where no object was measured). `memory` is what the user gave (bytes), 0 where nothing was said.
     """
 
     spacing: tuple[float, ...]

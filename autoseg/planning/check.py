@@ -9,7 +9,7 @@ from operator import attrgetter
 from autoseg import __version__
 from autoseg.errors import InputError
 from autoseg.planning.needs import estimate_needs
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import Dataset, count_outputs
 from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan
 
 TIGHT = 0.95  # share of the memory beyond which an estimate leaves no room for what else runs on the device
@@ -129,7 +129,7 @@ def _find_configuration_faults(configuration: Configuration, plan: Plan, dataset
     yield from _check_lengths(configuration, dataset)
     yield from _check_network(configuration.network)
     yield from _check_numbers(configuration)
-    yield from find_loss_faults(configuration.loss, len(dataset.classes) + 1)
+    yield from find_loss_faults(configuration.loss, count_outputs(dataset.classes), dataset.regions)
     yield from _check_rows(configuration)
     yield from _check_ranges(configuration.augmentation)
     yield from _check_normalization(configuration)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from autoseg.planning.budget import PRECISIONS
 from autoseg.planning.cost import count_operations, count_weights
 from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import Dataset, count_outputs
 from autoseg.records.machine import Machine
 from autoseg.records.plan import Configuration
 
@@ -23,7 +23,7 @@ class Needs:
 def estimate_needs(configuration: Configuration, dataset: Dataset, machine: Machine) -> Needs:
     """The needs of a configuration that passes check_plan; the few further channels of a cascade are left out, as when it is planned."""
     network, patch, batch = configuration.network, configuration.patch_size, configuration.batch_size
-    channels, classes = len(dataset.channels), len(dataset.classes) + 1
+    channels, classes = len(dataset.channels), count_outputs(dataset.classes)
     work = Workload(
         network,
         patch,

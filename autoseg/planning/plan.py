@@ -23,7 +23,7 @@ from autoseg.planning.normalization import decide_normalization
 from autoseg.planning.scattered import choose_object_share
 from autoseg.planning.spacing import Resolution, SpacingRule, decide_resolution
 from autoseg.records.base import compute_digest
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import Dataset, count_outputs
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
 from autoseg.records.plan import (
@@ -90,7 +90,7 @@ def make_plan(dataset: Dataset, fingerprint: Fingerprint, profile: Profile, mach
         spacing=resolution.spacing,
         median_shape=resolution.median_shape,
         channels=len(dataset.channels),
-        classes=len(dataset.classes) + 1,
+        classes=count_outputs(dataset.classes),
         labels=len(dataset.classes) + 1 + (dataset.ignore_value is not None),
         cases=len(dataset.cases),
         dataset_voxels=math.prod(resolution.median_shape) * len(dataset.cases),

@@ -14,10 +14,49 @@ class Channel(Record, frozen=True, kw_only=True):
 
 
 class ClassLabel(Record, frozen=True, kw_only=True):
-    """One foreground class: its name and the values that stand for it in the label files (the first is written to masks)."""
+    """One foreground class: its name and the values that stand for it in the label files (the first is written to masks).
+
+    Classes of which two share a value are regions (BraTS: the tumour's core lies in the whole tumour). Masks are painted region by region
+    in the order of the classes, the later over the earlier.
+    """
 
     name: str
     values: tuple[int, ...]
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """What belongs to the same classes: the values that stand for it in the label files, and those classes' places, ascending."""
+
+    values: tuple[int, ...]
+    classes: tuple[int, ...]
+
+
+def list_parts(classes: tuple[ClassLabel, ...]) -> tuple[Part, ...]:
+    """What the label maps of a run tell apart, numbered 1 … N in this order: the regions' distinct parts, or the classes themselves.
+
+    >>> whole, core = ClassLabel(name="whole", values=(1, 2, 3)), ClassLabel(name="core", values=(3,))
+    >>> [(part.values, part.classes) for part in list_parts((whole, core))]
+    [((1, 2), (0,)), ((3,), (0, 1))]
+    """
+    members: dict[int, list[int]] = {}
+    for place, label in enumerate(classes):
+        for value in label.values:
+            members.setdefault(value, []).append(place)
+    values: dict[tuple[int, ...], list[int]] = {}
+    for value, places in members.items():
+        values.setdefault(tuple(places), []).append(value)
+    return tuple(Part(values=tuple(own), classes=places) for places, own in values.items())
+
+
+def are_regions(classes: tuple[ClassLabel, ...]) -> bool:
+    """Whether two classes share a value: a voxel may then be of several, and the network answers each with a sigmoid of its own."""
+    values = [value for label in classes for value in label.values]
+    return len(set(values)) < len(values)
+
+
+def count_outputs(classes: tuple[ClassLabel, ...]) -> int:
+    """Channels of a network's answer: one per region, or one per class and one for the background."""
+    return len(classes) + (not are_regions(classes))
 
 
 class Case(Record, frozen=True, kw_only=True):
@@ -37,7 +76,7 @@ class Dataset(SavedRecord, frozen=True, kw_only=True):
     """A folder of scans with its labels, as it was understood.
 
     `root` is absolute; `layout` names the row of the table of layouts that fitted; classes are numbered 1 … N in their order here,
-    background is 0 (file value `background_value`).
+    background is 0 (file value `background_value`); label maps of regions hold the numbers of their parts (list_parts).
     """
 
     root: str
@@ -51,3 +90,7 @@ class Dataset(SavedRecord, frozen=True, kw_only=True):
     background_value: int = 0
     ignore_value: int | None = None
     cases: tuple[Case, ...]
+
+    @property
+    def regions(self) -> bool:
+        return are_regions(self.classes)

@@ -22,8 +22,9 @@ class Geometry(Record, frozen=True, kw_only=True):
 class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     """`case_digest` and `preparation_digest` say what the arrays were made from and how; `foreground` holds, per class, voxels to centre
 
-    patches on (drawn evenly), `objects` likewise voxels of each of its objects, both packed (arrays/labels.py, pack_voxels; base64 in
-    JSON); `background` is the value of the image's own background per channel.
+    patches on (drawn evenly), `objects` likewise voxels of each of its objects, `labelled` voxels that are not to be ignored (empty where
+    there is nothing to ignore), all packed (arrays/labels.py, pack_voxels; base64 in JSON); `background` is the value of the image's own
+    background per channel.
     """
 
     case: str
@@ -34,3 +35,4 @@ class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     background: tuple[float, ...]
     foreground: tuple[bytes, ...]
     objects: tuple[tuple[bytes, ...], ...] = ()
+    labelled: bytes = b""

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from autoseg.records.base import SavedRecord
-from autoseg.records.dataset import Channel, ClassLabel
+from autoseg.records.dataset import Channel, ClassLabel, are_regions
 from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 
@@ -57,3 +57,7 @@ class ModelHeader(SavedRecord, frozen=True, kw_only=True):
     channels_last: bool
     steps: int
     training_cases: int
+
+    @property
+    def regions(self) -> bool:
+        return are_regions(self.classes)

@@ -22,11 +22,15 @@ AHEAD_BYTES = 2e8  # of patches read ahead, so that large batches do not fill th
 
 @dataclass(frozen=True)
 class Batch:
-    """images (sample, channel, *patch) float32, labels (sample, *patch) int64, and the cases they came from."""
+    """images (sample, channel, *patch) float32, labels (sample, *patch) int64, and the cases they came from.
+
+    `regions` says which label numbers belong to which class, bool (class, number); None where classes exclude each other.
+    """
 
     images: Tensor
     labels: Tensor
     cases: tuple[str, ...]
+    regions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Loader:
     store: Store
     sampler: Sampler
     compute: Compute
+    regions: Tensor | None = None  # of the batches, on the training device
     threads: int = 1
 
     def read(self, step: int) -> Parts:
@@ -83,7 +88,7 @@ class Loader:
         for warp in there.warps:
             apply_warp(warp, there.images, there.labels)
         images = apply_changes(there.images, there.changes)
-        return Batch(self.compute.place(images), there.labels.long(), parts.cases)
+        return Batch(self.compute.place(images), there.labels.long(), parts.cases, self.regions)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1, read ahead; a reading error is raised here."""

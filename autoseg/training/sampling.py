@@ -81,14 +81,17 @@ class Sampler:
 
 
 def _draw_centre(generator: np.random.Generator, case: PreparedCase, configuration: Configuration) -> tuple[int | None, tuple[float, ...]]:
-    """Slice (for a 2D patch of a volume) and centre of a patch: inside the image, or the image inside the patch where that is larger."""
+    """Slice (for a 2D patch of a volume) and centre of a patch: inside the image, or the image inside the patch where that is larger.
+
+    A patch lies around a voxel of a class, by chance of each alike, or anywhere; where voxels are to be ignored, around one that is not.
+    """
     shape = case.geometry.prepared_shape
     dimension = configuration.dimension
     position = [generator.uniform(0, size - 1) if size > 1 else 0.0 for size in shape]
     spec = configuration.augmentation
     anchored = generator.random() < spec.foreground_probability
     by_object = generator.random() < spec.object_probability
-    chosen = _draw_voxel(generator, case, by_object) if anchored else None
+    chosen = _draw_voxel(generator, case, anchored, by_object)
     if chosen is not None:
         position = [float(index) for index in chosen]
     centre = []
@@ -100,16 +103,19 @@ def _draw_centre(generator: np.random.Generator, case: PreparedCase, configurati
     return (round(position[0]) if len(shape) > dimension else None), tuple(centre)
 
 
-def _draw_voxel(generator: np.random.Generator, case: PreparedCase, by_object: bool) -> np.ndarray | None:
-    """A voxel of a class drawn evenly among those of the case; with `by_object` of one of its objects, drawn evenly as well."""
-    places = [place for place in range(len(case.foreground)) if case.foreground[place]]
-    if not places:
-        return None
-    place = places[generator.integers(len(places))]
-    objects = case.objects[place] if by_object and case.objects else ()
-    packed = objects[generator.integers(len(objects))] if objects else case.foreground[place]
+def _draw_voxel(generator: np.random.Generator, case: PreparedCase, anchored: bool, by_object: bool) -> np.ndarray | None:
+    """A voxel of a class drawn evenly among those of the case, with `by_object` of one of its objects, drawn evenly as well.
+
+    Not `anchored`, or without any class: a voxel that is not to be ignored, or None where there are no others.
+    """
+    places = [place for place in range(len(case.foreground)) if case.foreground[place]] if anchored else []
+    packed = case.labelled
+    if places:
+        place = places[generator.integers(len(places))]
+        objects = case.objects[place] if by_object and case.objects else ()
+        packed = objects[generator.integers(len(objects))] if objects else case.foreground[place]
     voxels = unpack_voxels(packed, len(case.geometry.prepared_shape))
-    return voxels[generator.integers(len(voxels))]
+    return voxels[generator.integers(len(voxels))] if len(voxels) else None
 
 
 def _put_on_voxels(centre: tuple[float, ...], matrix: np.ndarray, patch: tuple[int, ...]) -> tuple[float, ...]:

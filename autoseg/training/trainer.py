@@ -64,7 +64,7 @@ def build_optimizer(network: torch.nn.Module, spec: OptimizerSpec) -> torch.opti
 
 
 def start_state(configuration: Configuration, channels: int, classes: int, seed: int, compute: Compute) -> TrainingState:
-    """A freshly initialised network with its optimiser; `classes` counts the background."""
+    """A freshly initialised network with its optimiser; `classes` counts what it answers, the background too."""
     network = compute.place_network(build_network(configuration.network, channels, classes, seed))
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return TrainingState(network, build_optimizer(network, configuration.optimizer), average)
@@ -81,7 +81,7 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     for batch in batches:
         with compute.autocast():
             logits = state.network(batch.images)
-        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice) / len(batches)
+        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions) / len(batches)
         value = float(loss.detach())
         total += value
         if not math.isfinite(value):

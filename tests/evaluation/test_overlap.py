@@ -55,6 +55,26 @@ def test_metrics_are_those_of_voxels_counted_one_by_one(pair):
 
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(pairs())
+def test_a_region_counts_the_voxels_of_all_its_numbers(pair):
+    regions = tuple(ClassLabel(name=name, values=values) for name, values in (("whole", (1, 2, 3)), ("core", (2, 3)), ("rim", (3,))))
+    prediction, reference = pair
+    scores = score_case("case", count_joint(prediction, reference, 3), regions, None)
+    for label, score in zip(regions, scores, strict=True):
+        truth = np.where(reference == -1, -1, np.isin(reference, label.values))
+        n = count(np.isin(prediction, label.values).astype(int), truth, 1)
+        assert score.dice == divide(2 * n["tp"], 2 * n["tp"] + n["fp"] + n["fn"])
+        assert score.specificity == divide(n["tn"], n["tn"] + n["fp"])
+        assert (score.voxels_reference, score.voxels_predicted) == (n["tp"] + n["fn"], n["tp"] + n["fp"])
+
+
+def test_a_prediction_of_what_is_to_be_ignored_counts_as_background():
+    prediction, reference = np.array([-1, -1, 1, 1]), np.array([1, 0, 1, -1])
+    np.testing.assert_array_equal(count_joint(prediction, reference, 1), count_joint(np.maximum(prediction, 0), reference, 1))
+    assert count_joint(prediction, reference, 1).tolist() == [[1, 0], [1, 1]]
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(pairs())
 def test_the_joint_histogram_counts_every_voxel_that_is_not_ignored(pair):
     prediction, reference = pair
     joint = count_joint(prediction.astype(np.uint8), reference.astype(np.int16), 3)

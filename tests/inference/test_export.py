@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoseg.inference.export as export_module
+from autoseg.arrays.labels import decode_labels, encode_labels, list_painted, make_membership
 from autoseg.arrays.preparation import prepare_image, prepare_label
-from autoseg.inference.export import restore_labels, restore_probabilities
+from autoseg.inference.export import choose_classes, restore_labels, restore_probabilities
+from autoseg.io.classes import read_typed
 
 torch.set_num_threads(1)
 
@@ -78,3 +80,53 @@ def test_a_smooth_object_survives_resampling_and_the_way_back():
     assert prepared.shape != label.shape
     back = restore_labels(one_hot(prepared, 2), geometry, spacing, axes, configuration)
     assert 2 * (back * label).sum() / (back.sum() + label.sum()) > 0.95
+
+
+REGIONS = {
+    "BraTS": ("whole=1+2+3", "core=2+3", "enhancing=3"),
+    "KiTS": ("kidney=1+2+3", "masses=2+3", "tumour=2"),
+    "side by side": ("body=1+7", "head=3", "eye=7"),
+    "crossing": ("a=1+2", "b=2+3", "both=2"),
+    "twice the same place": ("all=1+2", "one=1", "two=2"),
+}
+
+
+@pytest.mark.parametrize("typed", REGIONS.values(), ids=REGIONS)
+def test_regions_of_a_label_map_paint_the_label_map(typed):
+    classes = read_typed(typed).classes
+    values = np.random.default_rng(0).choice([0, *sorted({value for label in classes for value in label.values})], (6, 7, 8))
+    regions = torch.from_numpy(np.stack([np.isin(values, label.values) for label in classes]).astype(np.float32))
+    np.testing.assert_array_equal(decode_labels(choose_classes(regions, regions=True).numpy(), classes, 0), values)
+    numbers = encode_labels(values, classes, 0, None)
+    np.testing.assert_array_equal(make_membership(classes)[:, numbers], regions.numpy() == 1)
+    np.testing.assert_array_equal(list_painted(classes)[choose_classes(regions, regions=True).numpy()], numbers)
+
+
+def test_values_of_the_same_regions_are_written_as_the_first():
+    classes = read_typed(("whole=2+1+3", "core=3")).classes
+    regions = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    assert decode_labels(choose_classes(regions, regions=True).numpy(), classes, 0).tolist() == [2, 3]
+    np.testing.assert_array_equal(encode_labels(np.array([1, 2, 3]), classes, 0, None), [1, 1, 2])
+
+
+def test_regions_are_painted_one_over_the_other_in_their_order():
+    probabilities = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    painted = torch.zeros(4, 5, 6, dtype=torch.int64)
+    for number, region in enumerate(probabilities, 1):
+        painted[region > 0.5] = number
+    assert torch.equal(choose_classes(probabilities, regions=True), painted)
+    assert len(painted.unique()) == 4
+
+
+@pytest.mark.parametrize("values", [1, 500])
+def test_regions_come_back_slab_by_slab_and_nothing_lies_outside_the_crop(monkeypatch, values):
+    generator = np.random.default_rng(0)
+    image, spacing, axes, configuration = np.zeros((1, 9, 8, 7), np.float32), (1.0, 1.0, 1.0), (2, 0, 1), make_configuration()
+    image[0, 2:8, 1:6, 3:7] = generator.uniform(1, 2, (6, 5, 4))
+    _, geometry = prepare_image(image, spacing, axes, configuration)
+    probabilities = torch.from_numpy(generator.random((2, *geometry.prepared_shape)).astype(np.float32))
+    monkeypatch.setattr(export_module, "SLAB_VALUES", values)
+    restored = restore_probabilities(probabilities, geometry, spacing, axes, configuration, regions=True)
+    labels = restore_labels(probabilities, geometry, spacing, axes, configuration, regions=True)
+    assert not restored[:, image[0] == 0].any()
+    np.testing.assert_array_equal(labels, np.where(restored[1] > 0.5, 2, np.where(restored[0] > 0.5, 1, 0)))

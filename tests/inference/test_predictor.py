@@ -87,6 +87,24 @@ def test_a_scan_stored_in_another_orientation_gets_the_same_mask_on_its_own_grid
     assert np.array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS")), expected)
 
 
+def test_regions_are_predicted_by_sigmoids_averaged_over_folds_and_painted(tmp_path):
+    names = (("whole", (4, 5, 6)), ("core", (5, 6)), ("rim", (6,)))
+    regions = tuple(ClassLabel(name=name, values=values) for name, values in names)
+    folds = [write_model(tmp_path / f"fold_{seed}", seed, classes=regions) for seed in range(2)]
+    both = load_predictor(folds, "cpu")
+    volume = make_volume_of_array(make_array()[None], SPACING)
+    parts = [load_predictor([fold], "cpu").run(volume).probabilities for fold in folds]
+    assert parts[0].sum(dim=0).max() > 1.1  # no softmax
+    torch.testing.assert_close(both.run(volume).probabilities, sum(parts) / 2)
+    probabilities = both.make_probabilities(both.run(volume))
+    assert probabilities.shape == (3, *volume.grid.shape)
+    painted = np.zeros(volume.grid.shape, np.uint8)
+    for value, region in zip((4, 5, 6), probabilities):
+        painted[region > 0.5] = value
+    assert len(np.unique(painted)) > 2
+    np.testing.assert_array_equal(both.make_mask(both.run(volume)), painted)
+
+
 def test_folds_are_averaged(tmp_path):
     folds = [write_model(tmp_path / f"fold_{seed}", seed) for seed in range(2)]
     volume = (make_array(), SPACING)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from builders import make_configuration
 
-from autoseg.inference.sliding_window import list_flips, predict_logits, softmax, upsample_slab
+from autoseg.inference.sliding_window import compute_probabilities, list_flips, predict_logits, upsample_slab
 from autoseg.networks.devices import Compute
 
 torch.set_num_threads(1)
@@ -82,5 +82,11 @@ def test_slabs_together_are_the_whole():
 
 
 def test_probabilities_sum_to_one_over_the_classes():
-    probabilities = softmax(torch.randn(3, 4, 4) * 50)
+    probabilities = compute_probabilities(torch.randn(3, 4, 4) * 50, regions=False)
     torch.testing.assert_close(probabilities.sum(0), torch.ones(4, 4))
+
+
+def test_probabilities_of_regions_do_not_depend_on_each_other():
+    logits = torch.randn(3, 4, 4)
+    expected = 1 / (1 + torch.exp(-logits[1]))
+    torch.testing.assert_close(compute_probabilities(logits, regions=True)[1], expected)

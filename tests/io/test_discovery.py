@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import InputError
-from autoseg.io.discovery import Problem, discover
+from autoseg.io.discovery import Problem, discover, name_classes
 from autoseg.records.dataset import ClassLabel
 
 
@@ -70,10 +70,31 @@ def test_a_broken_dataset_json_is_refused_with_the_way_out(tmp_path, declaration
     assert "move it away" in caught.value.todo
 
 
-def test_regions_are_refused_by_name(tmp_path):
-    declaration = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "whole": [1, 2], "core": 2}}
-    with pytest.raises(InputError, match=r"declares regions \(whole\)"):
-        discover(make_folder(tmp_path, *two_folders("A"), declaration=declaration))
+def test_regions_come_in_the_order_in_which_nnunets_dataset_json_paints_them(tmp_path):
+    labels = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumour": 2, "ignore": 4}
+    declaration = {"channel_names": {"0": "CT"}, "labels": labels, "regions_class_order": [1, 3, 2]}
+    found = discover(make_folder(tmp_path, *two_folders("A"), declaration=declaration))
+    assert [(label.name, label.values) for label in found.classes] == [("kidney", (1, 2, 3)), ("masses", (3, 2)), ("tumour", (2,))]
+    assert found.ignore_value == 4
+
+
+def test_typed_classes_take_the_place_of_declared_ones(tmp_path):
+    declaration = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}}
+    found = discover(make_folder(tmp_path, *two_folders("A"), declaration=declaration))
+    assert name_classes(found, ()) == (found, ())
+    named, names = name_classes(found, ("x", "y"))
+    assert (named.classes, named.ignore_value, names) == (None, 3, ("x", "y"))
+    valued, names = name_classes(found, ("x=1+2", "y=3"))
+    assert (valued.classes, valued.ignore_value, names) == (
+        (ClassLabel(name="x", values=(1, 2)), ClassLabel(name="y", values=(3,))),
+        None,
+        (),
+    )
+    assert (found.declared_in, named.declared_in, valued.declared_in) == ("dataset.json", "dataset.json", "--classes")
+    ignoring, names = name_classes(found, ("ignore=4",))
+    assert (ignoring.classes, ignoring.ignore_value, names) == (found.classes, 4, ())
+    with pytest.raises(InputError, match="b has the value 2, which is to be ignored"):
+        name_classes(found, ("ignore=2",))
 
 
 def test_a_label_without_an_image_is_a_problem_and_an_image_without_a_label_a_note(tmp_path):

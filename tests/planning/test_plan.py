@@ -1,5 +1,7 @@
 """Whole plans: the reference's golden vectors, the CPU profile, and what the user may ask."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -9,6 +11,7 @@ from autoseg.planning.cost import count_operations
 from autoseg.planning.memory import Workload, estimate_training
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.base import compute_digest, decode, encode
+from autoseg.records.dataset import ClassLabel
 from autoseg.records.machine import Machine
 from autoseg.records.plan import LossSpec, Plan
 
@@ -50,6 +53,17 @@ def test_patch_strides_and_batch_are_those_of_the_reference(describe, row):
         assert configuration.patch_size == patch
         assert configuration.batch_size == batch
         assert list(configuration.network.strides) == [(1,) * len(patch), *strides]
+
+
+def test_regions_count_as_labels_for_the_reference_and_have_no_background(describe):
+    dataset, fingerprint = describe(HIPPOCAMPUS, classes=("whole", "core"))
+    nested = tuple(ClassLabel(name=name, values=values) for name, values in (("whole", (1, 2)), ("core", (2,))))
+    plain, regions = (plan_gpu((d, fingerprint), "nnunet") for d in (dataset, msgspec.structs.replace(dataset, classes=nested)))
+    for one, other in zip(plain.configurations, regions.configurations, strict=True):
+        assert (one.patch_size, one.batch_size, one.network) == (other.patch_size, other.batch_size, other.network)
+        work = Workload(one.network, one.patch_size, one.batch_size, 1, 3, precision="bf16", device="cuda", loss=one.loss)
+        assert one.memory.training_bytes == estimate_training(work).total
+        assert other.memory.training_bytes == estimate_training(replace(work, classes=2)).total
 
 
 def test_patch_strides_and_batch_of_colour_images_are_those_of_the_reference(describe):

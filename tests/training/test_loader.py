@@ -53,6 +53,13 @@ def test_the_number_of_threads_changes_nothing(tmp_path):
         assert_same(one, other)
 
 
+def test_every_batch_carries_the_table_of_regions(tmp_path):
+    loader = make_loader(tmp_path)
+    assert next(loader.iterate(0, 1)).regions is None
+    table = torch.tensor([[False, True]])
+    assert all(batch.regions is table for batch in replace(loader, regions=table).iterate(0, 2))
+
+
 def test_no_steps_are_no_batches(tmp_path):
     assert list(make_loader(tmp_path).iterate(3, 3)) == []
 

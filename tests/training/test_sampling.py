@@ -60,6 +60,20 @@ def test_a_foreground_sample_contains_its_voxel(shape, data, number):
     assert all(low <= index < high for index, (low, high) in zip(voxel, box))
 
 
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_where_voxels_are_to_be_ignored_other_samples_lie_around_one_that_is_not(dimension):
+    spec = msgspec.structs.replace(STILL, foreground_probability=0.0)
+    labelled = ((20, 15, 9), (20, 9, 15))
+    case = make_prepared_case("A", (30, 30, 30), (((1, 1, 1),),))
+    case = msgspec.structs.replace(case, labelled=pack_voxels(np.array(labelled)))
+    sampler = sample_from((case,), make_configuration(dimension, augmentation=spec), 3)
+    samples = [sampler.draw(number) for number in range(20)]
+    for sample in samples:
+        box = sample.box if dimension == 3 else ((sample.slice_index, sample.slice_index + 1), *sample.box)
+        assert any(all(low <= index < high for index, (low, high) in zip(voxel, box)) for voxel in labelled)
+    assert len({sample.box for sample in samples}) == 2
+
+
 def test_a_foreground_sample_in_2d_lies_in_the_slice_of_its_voxel():
     sampler = make_sampler(dimension=2, foreground_probability=1.0, rotation_probability=0.0, scaling_probability=0.0)
     slices = {sampler.draw(number).slice_index for number in range(30)}

@@ -1,7 +1,7 @@
 """The loop learns, stops where it is told, and goes on as if it had not stopped."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -89,6 +89,18 @@ def loader(tmp_path) -> Loader:
 
 def start() -> TrainingState:
     return start_state(CONFIGURATION, 1, 2, 0, CPU)
+
+
+def test_regions_are_learnt_each_by_itself(tmp_path, loader):
+    table = torch.tensor([[False, True], [False, True]])  # the block twice
+    state, hooks = start(), Recorder(tmp_path / "checkpoint")
+    train(state, replace(loader, regions=table), make_settings(30), CPU, hooks)
+    assert sum(hooks.losses[-5:]) < 0.8 * sum(hooks.losses[:5])
+    batch = next(replace(loader, regions=table).iterate(30, 31))
+    with torch.no_grad():
+        found = state.network(batch.images)[0] > 0
+    for region in found.movedim(1, 0):
+        assert 2 * (region & (batch.labels == 1)).sum() / (region.sum() + (batch.labels == 1).sum()) > 0.5
 
 
 def test_the_loss_falls_and_epochs_are_told(tmp_path, loader):
