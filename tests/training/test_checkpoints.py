@@ -26,8 +26,8 @@ def make_batch(seed: int) -> Batch:
 
 def advance(state: TrainingState, name: str, steps: int) -> None:
     for _ in range(steps):
-        take_step(state, [make_batch(state.step)], CONFIGURATIONS[name], CPU)
-        update_average(state, CONFIGURATIONS[name].schedule, 10)
+        outcome = take_step(state, [make_batch(state.step)], CONFIGURATIONS[name], CPU)
+        update_average(state, 0.3, outcome.finite)
         state.step += 1
 
 

@@ -1,7 +1,7 @@
 """The loop learns, stops where it is told, and goes on as if it had not stopped."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -12,20 +12,23 @@ from builders import make_configuration, write_problem
 from autoseg.errors import Diverged, Interrupted
 from autoseg.networks.devices import Compute
 from autoseg.records.plan import AugmentationSpec
-from autoseg.records.training import TrainingSettings
+from autoseg.records.training import Course, TrainingSettings
 from autoseg.training.checkpoints import TrainingState, restore_checkpoint, save_checkpoint
 from autoseg.training.loader import Batch, Loader
 from autoseg.training.sampling import Sampler
+from autoseg.training.schedule import make_course
 from autoseg.training.trainer import (
     AveragedWeights,
     EpochRow,
+    Pace,
+    Validation,
     group_batches,
     list_validation_steps,
     start_state,
     take_step,
-    train,
     update_average,
 )
+from autoseg.training.trainer import train as train_course
 
 torch.set_num_threads(1)
 CPU = Compute("cpu")
@@ -57,21 +60,43 @@ class Recorder:
 
     folder: Path
     stop_after: int | None = None
+    end_after: int | None = None
     losses: list[float] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    skipped: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
+    courses: list[Course] = field(default_factory=list)
     validated: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
     def validate(self, network):
         assert not network.training
         self.validated.append({name: value.clone() for name, value in network.state_dict().items()})
-        return {"tumour": 0.5}
+        return Validation({"tumour": 0.5}, 0.1)
 
     def finish_step(self, state, loss):
         self.losses.append(loss)
 
+    def skip_step(self, step, cases):
+        self.skipped.append((step, cases))
+
     def finish_epoch(self, row):
         self.rows.append(row)
+
+    def is_validated(self, step):
+        return all(row.validation for row in self.rows if row.step == step)
+
+    def finish_validation(self, step, validation):
+        self.rows[-1] = replace(self.rows[-1], validation=validation.dice, foreground=validation.foreground)
+
+    def tell_pace(self, pace):
+        self.paces.append(pace)
+
+    def should_end(self):
+        return self.end_after is not None and len(self.losses) >= self.end_after
+
+    def change_course(self, course):
+        self.courses.append(course)
 
     def save(self, state):
         self.saved.append(state.step)
@@ -85,6 +110,11 @@ class Recorder:
 def loader(tmp_path) -> Loader:
     problem = write_problem(tmp_path / "store")
     return Loader(problem.store, Sampler(problem.cases, CONFIGURATION, 0), CPU)
+
+
+def train(state, loader, settings, compute, hooks):
+    """On the course that the settings foresee."""
+    return train_course(state, loader, settings, make_course(settings.steps), compute, hooks)
 
 
 def start() -> TrainingState:
@@ -150,7 +180,7 @@ def test_a_step_with_a_loss_that_is_not_finite_changes_nothing():
     state = start()
     before = {name: value.clone() for name, value in state.network.state_dict().items()}
     (batch,) = BadLoader({0}).iterate(0, 1)
-    assert not math.isfinite(take_step(state, [batch], CONFIGURATION, CPU))
+    assert not take_step(state, [batch], CONFIGURATION, CPU).finite
     assert all(torch.equal(value, before[name]) for name, value in state.network.state_dict().items())
 
 
@@ -167,11 +197,26 @@ def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(
 
 
 def test_without_averaging_the_average_is_the_network():
+    plain = msgspec.structs.replace(CONFIGURATION, schedule=msgspec.structs.replace(CONFIGURATION.schedule, averaging=0.0))
+    state = start_state(plain, 1, 2, 0, CPU)
+    assert state.average == {}
+    with AveragedWeights(state) as network:
+        assert network is state.network
+        assert not network.training
+    assert state.network.training
+
+
+def test_the_average_moves_by_its_weight_and_not_in_a_skipped_step():
     state = start()
+    before = {name: value.clone() for name, value in state.average.items()}
     with torch.no_grad():
-        next(state.network.parameters()).add_(1)
-    update_average(state, msgspec.structs.replace(CONFIGURATION.schedule, averaging=0.0), 10)
-    assert all(torch.equal(value, state.average[name]) for name, value in state.network.state_dict().items())
+        for parameter in state.network.parameters():
+            parameter.add_(1)
+    update_average(state, 0.25, torch.tensor(False))
+    assert all(torch.equal(value, before[name]) for name, value in state.average.items())
+    update_average(state, 0.25, torch.tensor(True))
+    for name, value in state.average.items():
+        torch.testing.assert_close(value, before[name] + 0.25)
 
 
 def test_weight_decay_leaves_norms_and_biases_alone():
@@ -187,7 +232,7 @@ def test_weight_decay_leaves_norms_and_biases_alone():
     ("steps", "validations", "expected"), [(100, 4, {28, 52, 76, 100}), (10, 1, {10}), (10, 0, set()), (2, 4, {2}), (12, 9, {4, 8, 12})]
 )
 def test_validations_are_at_ends_of_epochs_and_include_the_last_step(steps, validations, expected):
-    assert list_validation_steps(make_settings(steps, validations=validations)) == expected
+    assert list_validation_steps(make_settings(steps, validations=validations), make_course(steps)) == expected
 
 
 def test_gradients_of_several_batches_are_averaged_to_one_update():
@@ -200,7 +245,7 @@ def test_gradients_of_several_batches_are_averaged_to_one_update():
     halves = [Batch(images[part], labels[part], ("a",) * 2) for part in (slice(0, 2), slice(2, 4))]
     one, two = (start_state(configuration, 1, 2, 0, CPU) for _ in range(2))
     losses = take_step(one, [whole], configuration, CPU), take_step(two, halves, configuration, CPU)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert float(losses[0].loss) == pytest.approx(float(losses[1].loss), rel=1e-5)
     for a, b in zip(one.network.parameters(), two.network.parameters()):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
 
