@@ -12,7 +12,7 @@ from autoseg.io.weights import load_weights
 from autoseg.networks.build import build_network
 from autoseg.records.dataset import Dataset
 from autoseg.records.training import ModelHeader, Origin
-from autoseg.training.transfer import Names, copy_weights
+from autoseg.training.transfer import HEADS, Names, copy_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def try_source(job: Job, path: Path) -> Origin:
     weights = load_weights(source.folder.weights, source.header.weights_digest)
     names = _get_names(job.dataset)
     transfer = copy_weights(network, names, weights, source.names)
-    if not transfer.copied:
+    if all(name.startswith(HEADS) for name in transfer.copied):
         raise InputError(
             f"Nothing of {source.folder.path} fits the network of {job.configuration.name}.",
             f"Its features are {source.header.configuration.network.features}, here they are {job.configuration.network.features}.",

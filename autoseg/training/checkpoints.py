@@ -36,7 +36,7 @@ class _Header(msgspec.Struct):
     step: int
     seconds: float
     settings: str
-    scaler: dict[str, float]
+    scaler: dict[str, float | int]
     digest: str = ""
 
 
