@@ -282,6 +282,8 @@ def test_three_kills_leave_the_weights_of_a_training_that_was_not_killed(autoseg
     assert autoseg(*words).code == 0
     assert autoseg("train", whole, *TRAIN_WORDS).code == 0
     assert read_weights(killed) == read_weights(whole)
+    scores = [(run / MODEL / "validation" / "scores.json").read_bytes() for run in (killed, whole)]
+    assert scores[0] == scores[1]
     assert not list_partials(killed)
     assert len(list((killed / CHECKPOINT).iterdir())) == 2
     assert {path.name for path in (killed / MODEL).iterdir()} == {path.name for path in (whole / MODEL).iterdir()}
