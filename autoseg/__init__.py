@@ -14,6 +14,7 @@ _PUBLIC = {
     "change": "autoseg.commands.change",
     "prepare": "autoseg.commands.prepare",
     "train": "autoseg.commands.train",
+    "stop": "autoseg.commands.stop",
     "predict": "autoseg.commands.predict",
     "evaluate": "autoseg.commands.evaluate",
     "demo": "autoseg.commands.demo",
@@ -21,7 +22,7 @@ _PUBLIC = {
     "AutosegError": "autoseg.errors",
 }
 
-__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "train"]
+__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "stop", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,12 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
 def positive(text: str) -> float:
     try:
         value = float(text)

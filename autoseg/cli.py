@@ -92,7 +92,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
     parser.add_argument("--seed", type=int, metavar="S", default=0)
+    parser.add_argument("--patience", type=kinds.positive_int, metavar="P", help="end after P validations without a new best mean Dice")
+    parser.add_argument("--init", metavar="MODEL", help="start from another model (run or fold folder), by names of channels and classes")
+    parser.add_argument("--extend", type=kinds.positive_int, metavar="N", help="N more steps for a finished fold")
     parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
+
+
+def _add_stop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--fold", type=kinds.natural, metavar="K", help="one fold (default: every one that is being trained)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -192,8 +200,17 @@ def _train(arguments: argparse.Namespace, progress: Any) -> None:
         seed=arguments.seed,
         overwrite=arguments.overwrite,
         workers=arguments.workers,
+        patience=arguments.patience,
+        init=arguments.init,
+        extend=arguments.extend,
     )
     train(arguments.run, arguments.fold, arguments.configuration, options, progress)
+
+
+def _stop(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.stop import stop
+
+    stop(arguments.run, arguments.fold, progress)
 
 
 def _predict(arguments: argparse.Namespace, progress: Any) -> None:
@@ -228,6 +245,7 @@ VERBS: dict[str, Verb] = {
     "plan": ("measure a folder of scans and decide everything", _add_plan, _plan),
     "prepare": ("crop, normalise and resample (train does it when needed)", _add_prepare, _prepare),
     "train": ("train one fold, or all", _add_train, _train),
+    "stop": ("bring a training to its end early: last steps, validation, model", _add_stop, _stop),
     "predict": ("write masks for scans", _add_predict, _predict),
     "evaluate": ("score masks against references", _add_evaluate, _evaluate),
     "demo": ("the whole way on made-up scans, in about three minutes", _add_demo, _demo),
@@ -271,15 +289,8 @@ class Display:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             note = TextColumn("{task.fields[note]}")
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                note,
-            )
-            self.bar = Progress(*columns)
+            done = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.bar = Progress(*done, TimeElapsedColumn(), TimeRemainingColumn(), note)
             self.bar.start()
             self.task = self.bar.add_task(title, total=total, note="")
 
@@ -328,7 +339,7 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
         return run / "log.txt" if arguments.set and (run / "plan.json").is_file() else None
-    folder = {"plan": "output", "prepare": "run", "train": "run", "predict": "output"}.get(arguments.verb)
+    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output"}.get(arguments.verb)
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 
 

@@ -1,10 +1,11 @@
 """One fold in training: what its steps need, and what happens between them."""
 
 import math
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from autoseg.arrays.labels import list_painted, make_membership
@@ -12,7 +13,7 @@ from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.inference.export import choose_classes
 from autoseg.inference.sliding_window import compute_probabilities, predict_logits
-from autoseg.io.files import save_record, write_bytes
+from autoseg.io.files import load_record, save_record, write_bytes
 from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.io.store import Store
@@ -23,21 +24,28 @@ from autoseg.records.dataset import Dataset, count_outputs, list_parts
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.splits import Fold
-from autoseg.records.training import TrainingSettings, TrainingStatus
+from autoseg.records.training import Course, TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
+from autoseg.training.alarms import find_alarms, is_stagnant
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
 from autoseg.training.loader import Loader
-from autoseg.training.log import format_log
+from autoseg.training.log import format_log, read_log
 from autoseg.training.sampling import Sampler
-from autoseg.training.trainer import EpochRow
+from autoseg.training.signals import StopRequest
+from autoseg.training.trainer import PACE_STEPS, EpochRow, Pace, Validation
 
 VALIDATION_CASES = 3  # followed during the training; all are scored at its end
 CURVES_SECONDS = 60.0
+SURPRISE = 0.2  # share by which a step may take more or less than planned before it is told
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long and on what to train; the plan decides what is not given."""
+    """How long and on what to train; the plan decides what is not given.
+
+    `patience` ends a training after as many validations without a new best mean Dice; `init` is a model to start from; `extend` adds steps
+    to a finished fold.
+    """
 
     minutes: float | None = None
     epochs: int | None = None
@@ -47,6 +55,9 @@ class TrainOptions:
     seed: int = 0
     overwrite: bool = False
     workers: int | None = None
+    patience: int | None = None
+    init: str | Path | None = None
+    extend: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,55 +100,99 @@ def load_followed_cases(job: Job) -> list[PreparedCase]:
     return [job.store.load(names[index * len(names) // count]) for index in range(count)]
 
 
-def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> dict[str, float | None]:
+def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
     """Dice by class of whole prepared cases, on the network's own grid."""
-    classes, rows = job.dataset.classes, []
+    classes, rows, foreground, voxels = job.dataset.classes, [], 0, 0
     painted = list_painted(classes)
     for case in cases:
         box = tuple((0, size) for size in case.geometry.prepared_shape)
         logits = predict_logits(network, job.store.read_image(case.case, box), case.background, job.configuration, compute, mirror=False)
         chosen = choose_classes(compute_probabilities(logits, job.dataset.regions), job.dataset.regions)
-        joint = count_joint(painted[chosen.numpy()], job.store.read_label(case.case, box), len(list_parts(classes)))
+        predicted = painted[chosen.numpy()]
+        joint = count_joint(predicted, job.store.read_label(case.case, box), len(list_parts(classes)))
         rows += score_case(case.case, joint, classes, None)
+        foreground, voxels = foreground + int(np.count_nonzero(predicted)), voxels + predicted.size
     scores = summarise(rows, classes)
-    return {name: intervals["dice"].mean for name, intervals in scores.classes.items()}
+    return Validation({name: intervals["dice"].mean for name, intervals in scores.classes.items()}, foreground / max(1, voxels))
 
 
 @dataclass
 class FoldHooks:
-    """What the training loop asks of the command: validation, files, the display, and whether to stop."""
+    """What the training loop asks of the command: validation, files, the display, and whether to stop or to end."""
 
     job: Job
     settings: TrainingSettings
-    compute: Compute
+    course: Course
     cases: list[PreparedCase]
+    request: StopRequest
     rows: list[EpochRow] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
+    alarms: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
     drawn: float = 0.0
 
-    def validate(self, network: torch.nn.Module) -> dict[str, float | None]:
-        return validate_cases(network, self.cases, self.job, self.compute)
+    @property
+    def names(self) -> list[str]:
+        return [label.name for label in self.job.dataset.classes]
 
-    def finish_step(self, state: TrainingState, loss: float) -> None:
-        self.job.progress.advance(f"step {state.step}, loss {loss:.3f}")
+    @property
+    def compute(self) -> Compute:
+        """The precision of the settings, or the safer one of a rescue."""
+        precision = self.course.rescue.precision if self.course.rescue else self.settings.precision
+        return Compute(self.settings.device, precision, self.settings.channels_last)
+
+    def recall(self, step: int) -> None:
+        """Takes up the rows, alarms and skipped cases of a training that goes on after `step`."""
+        self.rows = read_log(self.job.folder.log, self.names, step) if step else []
+        for count in range(len(self.rows)):
+            self.alarms |= find_alarms(self.rows[: count + 1], self.course.end)
+        if self.job.folder.status.is_file():
+            known = load_record(TrainingStatus, self.job.folder.status).skipped
+            self.skipped = list(dict.fromkeys([*known, *self.skipped]))
+
+    def validate(self, network: torch.nn.Module) -> Validation:
+        """A checkpoint has been written just before: a signal need not wait."""
+        with self.request.be_patient(False):
+            return validate_cases(network, self.cases, self.job, self.compute)
+
+    def finish_step(self, state: TrainingState, loss: float | None) -> None:
+        self.job.progress.advance(f"step {state.step}" + (f", loss {loss:.3f}" if loss is not None else ""))
+
+    def skip_step(self, step: int, cases: tuple[str, ...]) -> None:
+        self.job.progress.warn(f"Step {step} is skipped: its loss or gradient was not finite. Cases: {', '.join(cases)}", event="skipped")
+        self.skipped += [case for case in cases if case not in self.skipped]
 
     def finish_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
-        defined = [value for value in row.validation.values() if value is not None]
-        score = f", validation Dice {sum(defined) / len(defined):.3f}" if defined else ""
-        self.job.progress.detail(f"epoch {row.epoch}: step {row.step}, loss {row.loss:.4f}{score}, {row.seconds:.0f} s")
-        write_bytes(self.job.folder.log, format_log(self.rows, [label.name for label in self.job.dataset.classes]).encode())
+        self.job.progress.detail(f"epoch {row.epoch}: step {row.step}, loss {row.loss:.4f}, {row.seconds:.0f} s")
+        self.write_log(row)
+
+    def is_validated(self, step: int) -> bool:
+        """Also where the log has no row of this step (any more)."""
+        return all(row.foreground is not None for row in self.rows if row.step == step)
+
+    def finish_validation(self, step: int, validation: Validation) -> None:
+        row = replace(self.rows[-1], validation=validation.dice, foreground=validation.foreground)
+        self.rows[-1] = row
+        score = f"{row.mean_dice:.3f}" if row.mean_dice is not None else "not defined"
+        self.job.progress.detail(f"epoch {row.epoch}: validation Dice {score}")
+        found = find_alarms(self.rows, self.course.end)
+        for name in found.keys() - self.alarms.keys():
+            self.job.progress.warn(found[name], event="alarm", name=name)
+        self.alarms = found | self.alarms
+        self.write_log(row)
+
+    def write_log(self, row: EpochRow) -> None:
+        write_bytes(self.job.folder.log, format_log(self.rows, self.names).encode())
         self.write_status("training", row.step, row.seconds, row.loss)
-        if time.monotonic() - self.drawn > CURVES_SECONDS or row.step == self.settings.steps:
+        if time.monotonic() - self.drawn > CURVES_SECONDS or row.step == self.course.end:
             self.draw()
             self.drawn = time.monotonic()
 
     def draw(self) -> None:
-        names = [label.name for label in self.job.dataset.classes]
         loss = [(row.step, row.loss) for row in self.rows]
         rate = [(row.step, row.learning_rate) for row in self.rows]
-        scores = [[(row.step, row.validation[n]) for row in self.rows if row.validation.get(n) is not None] for n in names]
-        curves = [Curve(n, [s for s, _ in points], [float(v or 0) for _, v in points]) for n, points in zip(names, scores) if points]
+        scores = [[(row.step, row.validation[n]) for row in self.rows if row.validation.get(n) is not None] for n in self.names]
+        curves = [Curve(n, [s for s, _ in points], [float(v or 0) for _, v in points]) for n, points in zip(self.names, scores) if points]
         title = f"{self.job.configuration.name}, fold {self.job.number}"
         picture = draw_curves(Curve("loss", *_columns(loss)), Curve("rate", *_columns(rate)), curves, title)
         write_bytes(self.job.folder.curves, picture)
@@ -146,19 +201,48 @@ class FoldHooks:
         status = TrainingStatus(
             state=state,  # type: ignore[arg-type]
             step=step,
-            steps=self.settings.steps,
+            steps=self.course.end,
             seconds=seconds,
             loss=loss if loss is not None and math.isfinite(loss) else None,
+            alarms=tuple(self.alarms.values()),
+            skipped=tuple(self.skipped),
         )
         save_record(self.job.folder.status, status)
 
+    def tell_pace(self, pace: Pace) -> None:
+        planned = self.settings.seconds_per_step
+        text = f"After {PACE_STEPS} steps: {pace.seconds_per_step:.3g} s a step, {pace.waiting:.0%} of it waiting for data"
+        if abs(pace.seconds_per_step - planned) > SURPRISE * planned:
+            text += f" (planned: {planned:.3g} s)"
+        clock = time.strftime("%H:%M", time.localtime(time.time() + pace.seconds_left))
+        text += f"; ends at {clock} (in {pace.seconds_left / 60:.0f} min), then validation."
+        self.job.progress.say(text, event="pace", seconds_per_step=pace.seconds_per_step, waiting=pace.waiting)
+
     def save(self, state: TrainingState) -> None:
         save_checkpoint(self.job.folder.checkpoints, state, digest_of(self.settings))
-        if self.stop.is_set():
+        if self.request.asked.is_set():
             self.write_status("interrupted", state.step, state.seconds)
 
     def should_stop(self) -> bool:
-        return self.stop.is_set()
+        return self.request.asked.is_set()
+
+    def should_end(self) -> bool:
+        """`autoseg stop` has left its file, or patience is over (counted anew in an extension)."""
+        if self.job.folder.stop.exists():
+            return True
+        patience, first = self.settings.patience, self.course.legs[-1].first
+        return patience is not None and is_stagnant([row for row in self.rows if row.step > first], patience)
+
+    def change_course(self, course: Course) -> None:
+        save_record(self.job.folder.course, course)
+        self.course = course
+        leg = course.legs[-1]
+        self.job.progress.say(
+            f"Bringing the learning rate to its end: {leg.last - leg.first} more steps, to step {leg.last}, then validation.",
+            event="ending",
+            step=leg.first,
+            steps=leg.last,
+        )
 
 
 def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]:

@@ -3,10 +3,12 @@
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from autoseg.commands.fold import Job, load_followed_cases, make_loader, validate_cases
+from autoseg.commands.origin import try_source
 from autoseg.errors import InputError, OutOfMemory
 from autoseg.io.files import load_record, save_record
 from autoseg.networks.devices import Compute, name_full_memory
@@ -30,6 +32,7 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         _refuse_other_settings(job, settings)
         return settings
     planned = job.configuration
+    origin = try_source(job, Path(job.options.init)) if job.options.init is not None else None
     job, timed = _take_first_steps(job, compute)
     if not timed:
         raise InputError(f"Precision {job.options.precision} is not possible on {compute.device}.")
@@ -51,6 +54,8 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         threads=torch.get_num_threads(),
         seconds_per_step=seconds,
         training_digest=digest_of([job.fold, job.dataset.classes, job.dataset.channels]),
+        patience=job.options.patience,
+        init=origin,
     )
     save_record(job.folder.settings, settings)
     return settings
@@ -94,6 +99,12 @@ def _refuse_other_settings(job: Job, settings: TrainingSettings) -> None:
             f"{job.folder.path} was begun with other cases, classes or channels.",
             todo="--overwrite trains it anew (the old fold is kept beside it).",
         )
+    if job.options.init is not None and settings.init is None:
+        raise InputError(
+            f"{job.folder.path} was begun without --init.", todo="--overwrite trains it anew (the old fold is kept beside it)."
+        )
+    if job.options.patience is not None and job.options.patience != settings.patience:
+        job.progress.warn(f"The training was begun with patience {settings.patience or 'off'} and goes on so.")
     asked = job.options.steps
     if asked is not None and asked != settings.steps:
         job.progress.warn(f"The training was begun with {settings.steps} steps and goes on with them, not with {asked}.")

@@ -3,18 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
 from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader
+from autoseg.commands.origin import copy_origin
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.commands.settle import settle
-from autoseg.errors import CasesFailed, InputError
+from autoseg.errors import CasesFailed, Diverged, InputError, Interrupted
 from autoseg.inference.predictor import load_predictor
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores
-from autoseg.io.run_folder import RunFolder, choose_configuration
+from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
 from autoseg.networks.devices import Compute, choose_device, name_full_memory, use_cores
@@ -22,12 +24,14 @@ from autoseg.planning.check import check_plan
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
 from autoseg.records.plan import Configuration
-from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStatus
-from autoseg.training.checkpoints import restore_checkpoint
-from autoseg.training.log import read_log
-from autoseg.training.signals import listen_to_signals
+from autoseg.records.training import Course, ModelHeader, Rescue, TrainingSettings, TrainingStatus
+from autoseg.training.checkpoints import TrainingState, list_checkpoints, restore_checkpoint, save_checkpoint
+from autoseg.training.schedule import extend, make_course
+from autoseg.training.signals import StopRequest, listen_to_signals
 from autoseg.training.trainer import AveragedWeights, start_state
 from autoseg.training.trainer import train as run_training
+
+RESCUE_RATE = 0.5  # of the learning rate, where the precision is the safest already
 
 
 def train(
@@ -40,9 +44,21 @@ def train(
     """Trains fold 0 … K-1, or "all" in turn; prepares the data when needed; goes on from the last checkpoint.
 
     Raises InputError for a plan that contradicts itself and for a fold that does not exist or is being trained, Interrupted (75) on
-    SIGINT or SIGTERM after a checkpoint, Diverged (5).
+    SIGINT, SIGTERM or SIGUSR1 after a checkpoint, Diverged (5).
     """
-    folder = RunFolder(Path(run))
+    with listen_to_signals() as request:
+        try:
+            _train_folds(Path(run), fold, configuration, options, progress, request)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "Stopped by a signal.", done="All that was finished is kept.", todo="Type the same command again: it goes on from here."
+            ) from None
+
+
+def _train_folds(
+    run: Path, fold: int | str, configuration: str | None, options: TrainOptions, progress: Progress, request: StopRequest
+) -> None:
+    folder = RunFolder(run)
     plan, dataset, splits = folder.load_plan(), folder.load_dataset(), folder.load_splits()
     check_plan(plan, dataset)
     chosen = choose_configuration(plan, configuration)
@@ -54,7 +70,7 @@ def train(
         fold_folder = folder.fold(chosen.name, number)
         job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
         with use_cores(count_cores()), name_full_disk(folder.path), fold_folder.lock():
-            _train_fold(job, Compute(device))
+            _train_fold(job, Compute(device), request)
 
 
 def _refuse_untrainable(configuration: Configuration) -> None:
@@ -78,50 +94,144 @@ def _list_folds(fold: int | str, count: int) -> list[int]:
     return [number]
 
 
-def _train_fold(job: Job, compute: Compute) -> None:
+def _train_fold(job: Job, compute: Compute, request: StopRequest) -> None:
     remove_partials(job.folder.path)
     if job.options.overwrite:
         job.folder.set_aside()
-    if job.folder.is_finished() and _is_validated(job):
-        status = load_record(TrainingStatus, job.folder.status)
-        score = f", mean Dice {status.mean_dice:.3f}" if status.mean_dice is not None else ""
-        job.progress.say(
-            f"Fold {job.number} is finished ({status.steps} steps{score}); nothing done.\n"
-            f"Next: another fold, autoseg predict {job.run.path} SCANS -o OUT, or --overwrite to train it anew.",
-            event="finished",
-            fold=job.number,
-        )
-        return
-    if not job.folder.is_finished():
+    if job.options.extend is not None:
+        _extend(job, job.options.extend)
+    if not _has_final_model(job):
         settings = settle(job, compute)
-        _run(replace(job, configuration=settings.configuration), settings)
+        _run(replace(job, configuration=settings.configuration), settings, request)
+    elif _is_finished(job):
+        _say_finished(job)
+        return
     _validate_whole(job)
 
 
-def _run(job: Job, settings: TrainingSettings) -> None:
-    compute = Compute(settings.device, settings.precision, settings.channels_last)
-    configuration = settings.configuration
-    state = start_state(configuration, job.channels, job.classes, settings.seed, compute)
-    hooks = FoldHooks(job, settings, compute, load_followed_cases(job) if settings.validations else [])
-    if restore_checkpoint(job.folder.checkpoints, state, digest_of(settings)):
-        hooks.rows = read_log(job.folder.log, [label.name for label in job.dataset.classes], state.step)
-        job.progress.say(f"Going on with fold {job.number} after step {state.step} of {settings.steps}.", event="resume", step=state.step)
+def _has_final_model(job: Job) -> bool:
+    """Whether the model is of the last step: one of before an extension is valid, but not the end."""
+    return job.folder.is_finished() and (not job.folder.course.is_file() or job.folder.load_model().steps == _load_course(job.folder).end)
+
+
+def _is_finished(job: Job) -> bool:
+    """Whether the final model has been scored, too."""
+    return (
+        _has_final_model(job)
+        and load_record(TrainingStatus, job.folder.status).state == "finished"
+        and (not job.fold.validation or (job.folder.validation / "scores.json").is_file())
+    )
+
+
+def _load_course(folder: FoldFolder) -> Course:
+    return (
+        load_record(Course, folder.course) if folder.course.is_file() else make_course(load_record(TrainingSettings, folder.settings).steps)
+    )
+
+
+def _is_extended(course: Course) -> bool:
+    return any(leg.kind == "extension" for leg in course.legs)
+
+
+def _say_finished(job: Job) -> None:
+    status = load_record(TrainingStatus, job.folder.status)
+    score = f", mean Dice {status.mean_dice:.3f}" if status.mean_dice is not None else ""
+    job.progress.say(
+        f"Fold {job.number} is finished ({status.steps} steps{score}); nothing done.\n"
+        f"Next: another fold, autoseg predict {job.run.path} SCANS -o OUT, --extend N for more steps, or --overwrite to train it anew.",
+        event="finished",
+        fold=job.number,
+    )
+
+
+def _extend(job: Job, steps: int) -> None:
+    """Adds steps to a finished fold; its model stays until the extended one is written. An extension that was begun goes on instead."""
+    course = _load_course(job.folder) if job.folder.settings.is_file() else None
+    finished = course is not None and _is_finished(job)
+    if course is None or not (finished or _is_extended(course)):
+        raise InputError(f"Fold {job.number} is not finished, so it cannot be extended.", todo="The same command without --extend goes on.")
+    if not finished:
+        job.progress.say(f"Fold {job.number} is being extended to step {course.end} already; going on with that.", event="extend")
+        return
+    if not any(path.name == f"step_{course.end:09d}.safetensors" for path in list_checkpoints(job.folder.checkpoints)):
+        raise InputError(
+            f"Fold {job.number} cannot be extended: its last checkpoint is gone.",
+            f"There is no step_{course.end:09d}.safetensors in {job.folder.checkpoints}, which holds the optimiser's state.",
+            todo=f"Train another run from this model: autoseg train OTHER_RUN --fold {job.number} --init {job.folder.path}",
+        )
+    save_record(job.folder.course, extend(course, steps))
+
+
+def _run(job: Job, settings: TrainingSettings, request: StopRequest) -> None:
+    job.progress.detail(f"Settings: {job.folder.settings}")
+    hooks = FoldHooks(job, settings, _load_course(job.folder), load_followed_cases(job) if settings.validations else [], request)
+    torch.set_num_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
+    while True:
+        state = _resume(job, hooks)
+        try:
+            _take_steps(job, hooks, state)
+            break
+        except Diverged as error:
+            _rescue(job, hooks, error)
+    with AveragedWeights(state) as network:
+        _write_model(job, hooks, network)
+    hooks.write_status("validating", state.step, state.seconds, hooks.rows[-1].loss if hooks.rows else None)
+    job.folder.stop.unlink(missing_ok=True)
+
+
+def _resume(job: Job, hooks: FoldHooks) -> TrainingState:
+    """The state of the last whole checkpoint, or of the start."""
+    settings = hooks.settings
+    state = start_state(settings.configuration, job.channels, job.classes, settings.seed, hooks.compute)
+    restored = restore_checkpoint(job.folder.checkpoints, state, digest_of(settings), job.progress)
+    hooks.recall(state.step)
+    if not restored and _is_extended(hooks.course):
+        raise InputError(
+            f"Fold {job.number} cannot be extended: no checkpoint of it is whole.",
+            done="Its model is valid.",
+            todo=f"Train another run from this model: autoseg train OTHER_RUN --fold {job.number} --init {job.folder.path}",
+        )
+    if not restored and settings.init is not None:
+        copy_origin(job, settings.init, state.network)
+        state.average = {name: value.detach().clone() for name, value in state.network.state_dict().items() if name in state.average}
+        save_checkpoint(job.folder.checkpoints, state, digest_of(settings))
+    if state.step:
+        text = f"Going on with fold {job.number} after step {state.step} of {hooks.course.end}."
+        job.progress.say(text, event="resume", step=state.step)
     else:
         job.progress.say(_announce(job, settings), event="train", fold=job.number, steps=settings.steps, seconds=settings.seconds_per_step)
         if not job.fold.validation:
             job.progress.warn("There is one case only: it trains a model, but nothing is left to say how good it is.")
     hooks.write_status("training", state.step, state.seconds)
-    loader = make_loader(job, compute, settings.seed)
-    job.progress.start(f"Training fold {job.number}", settings.steps)
+    return state
+
+
+def _take_steps(job: Job, hooks: FoldHooks, state: TrainingState) -> None:
+    loader = make_loader(job, hooks.compute, hooks.settings.seed)
+    job.progress.start(f"Training fold {job.number}", hooks.course.end)
     for _ in range(state.step):
         job.progress.advance()
-    torch.set_num_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
-    with listen_to_signals(hooks.stop), name_full_memory("a training step", configuration.memory.training_bytes):
-        run_training(state, loader, settings, compute, hooks)
-    job.progress.finish()
-    with AveragedWeights(state) as network:
-        _write_model(job, settings, network)
-    hooks.write_status("validating", settings.steps, state.seconds, hooks.rows[-1].loss if hooks.rows else None)
+    try:
+        with hooks.request.be_patient(True), name_full_memory("a training step", hooks.settings.configuration.memory.training_bytes):
+            run_training(state, loader, hooks.settings, hooks.course, hooks.compute, hooks)
+    except KeyboardInterrupt:
+        hooks.write_status("interrupted", state.step, state.seconds)
+        raise
+    finally:
+        job.progress.finish()
+
+
+def _rescue(job: Job, hooks: FoldHooks, error: Diverged) -> None:
+    """Once, a training that is not finite goes on from its last checkpoint in a safer precision, in float32 at half the learning rate."""
+    if hooks.course.rescue is not None:
+        raise error
+    safer = hooks.compute.precision != "fp32"
+    step = next((int(path.stem.removeprefix("step_")) for path in list_checkpoints(job.folder.checkpoints)), 0)
+    rescue = Rescue(step=step, precision="fp32", rate=1.0 if safer else RESCUE_RATE, cases=tuple(hooks.skipped))
+    how = f"in fp32 instead of {hooks.compute.precision}" if safer else "with half the learning rate"
+    hooks.course = msgspec.structs.replace(hooks.course, rescue=rescue)
+    save_record(job.folder.course, hooks.course)
+    job.progress.warn(f"{error.what} Going back to step {step} and on {how}.", event="rescue", step=step, cases=list(hooks.skipped))
 
 
 def _announce(job: Job, settings: TrainingSettings) -> str:
@@ -135,7 +245,8 @@ def _announce(job: Job, settings: TrainingSettings) -> str:
     )
 
 
-def _write_model(job: Job, settings: TrainingSettings, network: torch.nn.Module) -> None:
+def _write_model(job: Job, hooks: FoldHooks, network: torch.nn.Module) -> None:
+    settings = hooks.settings
     digest = save_tensors(job.folder.weights, export_weights(network))
     header = ModelHeader(
         fold=job.number,
@@ -151,16 +262,12 @@ def _write_model(job: Job, settings: TrainingSettings, network: torch.nn.Module)
         label_pattern=job.dataset.label_pattern,
         weights_digest=digest,
         device=settings.device,
-        precision=settings.precision,
+        precision=hooks.compute.precision,
         channels_last=settings.channels_last,
-        steps=settings.steps,
+        steps=hooks.course.end,
         training_cases=len(job.fold.training),
     )
     save_record(job.folder.model, header)
-
-
-def _is_validated(job: Job) -> bool:
-    return not job.fold.validation or (job.folder.validation / "scores.json").is_file()
 
 
 def _validate_whole(job: Job) -> None:
@@ -183,9 +290,9 @@ def _validate_whole(job: Job) -> None:
         job.progress.say(format_scores(scores, f"Fold {job.number}, {len(cases)} validation cases"), event="scores", mean=scores.mean)
         mean = scores.mean["dice"]
     header = job.folder.load_model()
-    seconds = load_record(TrainingStatus, job.folder.status).seconds
-    status = TrainingStatus(state="finished", step=header.steps, steps=header.steps, seconds=seconds, mean_dice=mean)
-    save_record(job.folder.status, status)
+    status = load_record(TrainingStatus, job.folder.status)
+    finished = msgspec.structs.replace(status, state="finished", step=header.steps, steps=header.steps, mean_dice=mean)
+    save_record(job.folder.status, finished)
     job.progress.say(
         f"Model: {job.folder.path}\nNext: autoseg predict {job.run.path} SCANS -o OUT", event="model", folder=str(job.folder.path)
     )

@@ -35,6 +35,8 @@ class FoldFolder:
     path: Path
 
     settings = property(lambda self: self.path / "settings.json")
+    course = property(lambda self: self.path / "course.json")
+    stop = property(lambda self: self.path / "stop")
     checkpoints = property(lambda self: self.path / "checkpoint")
     weights = property(lambda self: self.path / "weights.safetensors")
     model = property(lambda self: self.path / "model.json")
@@ -49,6 +51,10 @@ class FoldFolder:
 
     def load_model(self) -> ModelHeader:
         return load_record(ModelHeader, self.model)
+
+    def is_held(self) -> bool:
+        """Whether a living process trains or validates this fold; one on another host counts as living."""
+        return _find_living_holder(self.path / "lock") is not None
 
     def set_aside(self) -> None:
         """Moves what is here into a folder beside it (`fold_K.bak`, `.bak2`, …), so that a mistyped --overwrite loses nothing."""
@@ -73,22 +79,27 @@ class FoldFolder:
             path.unlink(missing_ok=True)
 
 
-def _refuse_living_holder(path: Path) -> None:
+def _find_living_holder(path: Path) -> LockHolder | None:
+    """Who holds the lock; None where nobody does, or a process of this host that is dead."""
     try:
         holder = msgspec.json.decode(path.read_bytes(), type=LockHolder)
     except (FileNotFoundError, msgspec.DecodeError):
-        return
-    if holder.host == platform.node():
-        try:
-            alive = abs(psutil.Process(holder.pid).create_time() - holder.started) < 1
-        except psutil.Error:
-            alive = False
-        if not alive:
-            return
-    raise InputError(
-        f"{path.parent} is being trained by process {holder.pid} on {holder.host}.",
-        todo=f"Wait for it, train another fold, or delete {path} if that process is gone.",
-    )
+        return None
+    if holder.host != platform.node():
+        return holder
+    try:
+        return holder if abs(psutil.Process(holder.pid).create_time() - holder.started) < 1 else None
+    except psutil.Error:
+        return None
+
+
+def _refuse_living_holder(path: Path) -> None:
+    holder = _find_living_holder(path)
+    if holder is not None:
+        raise InputError(
+            f"{path.parent} is being trained by process {holder.pid} on {holder.host}.",
+            todo=f"Wait for it, train another fold, or delete {path} if that process is gone.",
+        )
 
 
 @dataclass(frozen=True)

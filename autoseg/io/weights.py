@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from autoseg.errors import InputError
 from autoseg.io.files import write_bytes
@@ -25,3 +25,19 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
             return {name: stream.get_tensor(name) for name in stream.keys()}, (stream.metadata() or {}).get("autoseg", "")  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or missing.", str(error)) from None
+
+
+def load_weights(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """Reads a model's arrays. Raises InputError where the file has not the SHA-256 that its model.json gives."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read.", str(error)) from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise InputError(
+            f"{path} is damaged, or not the file that was written with its model.json.",
+            f"Its SHA-256 is {found[:12]}…, model.json says {digest[:12]}….",
+            todo="Copy the model anew, both files together.",
+        )
+    return load(data)

@@ -2,10 +2,19 @@
 
 from typing import Literal
 
-from autoseg.records.base import SavedRecord
+from autoseg.records.base import Record, SavedRecord
 from autoseg.records.dataset import Channel, ClassLabel, are_regions
 from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """The model that a training starts from (`--init`): its fold folder, the digest of its weights, and how much of it fitted."""
+
+    source: str
+    weights_digest: str
+    copied: int
+    tensors: int
 
 
 class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
@@ -24,10 +33,44 @@ class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
     threads: int
     seconds_per_step: float
     training_digest: str
+    patience: int | None = None
+    init: Origin | None = None
+
+
+class Leg(Record, frozen=True, kw_only=True):
+    """Steps first … last - 1 with one shape of the learning rate (training/schedule.py)."""
+
+    kind: Literal["planned", "extension", "ending"]
+    first: int
+    last: int
+
+
+class Rescue(Record, frozen=True, kw_only=True):
+    """How a training goes on that was not finite any more: from `step`, in this precision, at `rate` times the learning rate."""
+
+    step: int
+    precision: PrecisionName
+    rate: float
+    cases: tuple[str, ...]
+
+
+class Course(SavedRecord, frozen=True, kw_only=True):
+    """What has changed since the settings were fixed: ends brought forward, extensions, a rescue.
+
+    Written (course.json) before a change takes effect, so that a resumption repeats it at the same step.
+    """
+
+    legs: tuple[Leg, ...]
+    rescue: Rescue | None = None
+
+    @property
+    def end(self) -> int:
+        """The number of steps in all."""
+        return self.legs[-1].last
 
 
 class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
-    """Where a fold stands; rewritten every epoch."""
+    """Where a fold stands; rewritten every epoch. `skipped` names the cases of steps whose loss or gradient was not finite."""
 
     state: Literal["training", "interrupted", "validating", "finished"]
     step: int
@@ -35,6 +78,8 @@ class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
     seconds: float
     loss: float | None = None
     mean_dice: float | None = None
+    alarms: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class ModelHeader(SavedRecord, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Training state on disk: two generations, each whole, the newest readable one counts."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -10,17 +11,23 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.io.weights import load_tensors, save_tensors
+from autoseg.progress import Progress, Silent
 
-GENERATIONS = 2
+
+def _no_scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=False)
 
 
 @dataclass
 class TrainingState:
-    """All that a resumption needs: the network, its optimiser, the averaged weights, the steps done and the seconds they took."""
+    """All that a resumption needs: the network, its optimiser, the averaged weights (empty where averaging is off), the scaler of fp16
+    losses, the steps done and the seconds they took.
+    """
 
     network: torch.nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
+    scaler: torch.amp.GradScaler = field(default_factory=_no_scaler)
     step: int = 0
     seconds: float = 0.0
 
@@ -29,14 +36,21 @@ class _Header(msgspec.Struct):
     step: int
     seconds: float
     settings: str
+    scaler: dict[str, float | int]
+    digest: str = ""
 
 
 def save_checkpoint(folder: Path, state: TrainingState, settings_digest: str) -> None:
-    """Writes the state as the newest generation and removes the oldest beyond two."""
-    header = _Header(state.step, state.seconds, settings_digest)
-    save_tensors(folder / f"step_{state.step:09d}.safetensors", _collect(state), msgspec.json.encode(header).decode())
-    for old in list_checkpoints(folder)[GENERATIONS:]:
-        old.unlink()
+    """Writes the state as the newest generation and keeps the one before it, no other."""
+    tensors = _collect(state)
+    header = _Header(state.step, state.seconds, settings_digest, state.scaler.state_dict())
+    header.digest = _compute_digest(header, tensors)
+    newest = folder / f"step_{state.step:09d}.safetensors"
+    save_tensors(newest, tensors, msgspec.json.encode(header).decode())
+    before = next((path for path in list_checkpoints(folder) if path.name < newest.name), newest)
+    for old in list_checkpoints(folder):
+        if old not in (newest, before):
+            old.unlink()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -44,19 +58,39 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.safetensors"), reverse=True)
 
 
-def restore_checkpoint(folder: Path, state: TrainingState, settings_digest: str) -> bool:
-    """Brings the state to the newest readable checkpoint of the same settings; False where there is none."""
+def restore_checkpoint(folder: Path, state: TrainingState, settings_digest: str, progress: Progress = Silent()) -> bool:
+    """Brings the state to the newest whole checkpoint of the same settings; False where there is none. Warns of damaged ones."""
     for path in list_checkpoints(folder):
         try:
-            tensors, text = load_tensors(path)
-            header = msgspec.json.decode(text, type=_Header)
-        except (InputError, msgspec.DecodeError):
+            tensors, header = _read(path)
+        except (InputError, msgspec.DecodeError) as error:
+            progress.warn(f"{path} is damaged and not used; an earlier state is. {getattr(error, 'why', error)}", event="damaged")
             continue
         if header.settings == settings_digest:
             _distribute(tensors, state)
+            if state.scaler.is_enabled() and header.scaler:
+                state.scaler.load_state_dict(header.scaler)
             state.step, state.seconds = header.step, header.seconds
             return True
     return False
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], _Header]:
+    """Raises InputError where a single bit differs from what was written."""
+    tensors, text = load_tensors(path)
+    header = msgspec.json.decode(text, type=_Header)
+    if header.digest != _compute_digest(header, tensors):
+        raise InputError(f"{path} is damaged.", "Its content does not have the digest that it was written with.")
+    return tensors, header
+
+
+def _compute_digest(header: _Header, tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the header and of names, types, shapes and bytes of the tensors."""
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(header, digest="")))
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _to_array(value: Tensor) -> np.ndarray:

@@ -1,17 +1,14 @@
 """What goes wrong at users' desks: bad folders and files, a full disk, processes that are killed. Nothing is lost, all is named."""
 
 import json
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from whole_way import (
-    MODEL,
     PLAN_WORDS,
     STORE,
-    TRAIN_WORDS,
     draw_case,
     kill,
     list_partials,
@@ -25,7 +22,6 @@ from whole_way import (
 from autoseg.io.files import load_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.records.prepared import PreparedCase
-from autoseg.records.training import ModelHeader
 
 
 @pytest.fixture
@@ -206,27 +202,6 @@ def test_preparing_that_was_killed_goes_on(autoseg, planned_copy):
     assert is_prepared(planned_copy)
     assert not list_partials(planned_copy)
     assert {path: path.stat().st_mtime_ns for path in done} == done
-
-
-def test_training_that_was_killed_goes_on_to_the_same_weights_bit_by_bit(autoseg, planned_copy, tmp_path):
-    untouched = shutil.copytree(planned_copy, tmp_path / "untouched")
-    folder = planned_copy / MODEL
-    process = start_slowly("train", planned_copy, *TRAIN_WORDS)
-    wait_until(lambda: list(folder.glob("checkpoint/step_*3.safetensors")) and list_partials(folder), process)
-    kill(process)
-    assert list_partials(folder)
-    assert not (folder / "model.json").exists()
-    answer = autoseg("train", planned_copy, *TRAIN_WORDS)
-    assert answer.code == 0
-    assert "Going on with fold 0 after step" in answer.out
-    assert not list_partials(planned_copy)
-    assert not (folder / "lock").exists()
-    (untouched / MODEL).mkdir(parents=True)
-    shutil.copy(folder / "settings.json", untouched / MODEL)
-    assert autoseg("train", untouched, *TRAIN_WORDS).code == 0
-    killed, whole = (load_record(ModelHeader, run / MODEL / "model.json").weights_digest for run in (planned_copy, untouched))
-    assert killed == whole
-    assert (folder / "validation" / "scores.json").read_bytes() == (untouched / MODEL / "validation" / "scores.json").read_bytes()
 
 
 def test_predicting_that_was_killed_goes_on(autoseg, trained, scans, tmp_path):

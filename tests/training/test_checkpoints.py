@@ -1,9 +1,11 @@
 """A checkpoint brings back the state to the last bit, or the one before it does."""
 
+import pytest
 import torch
 from builders import make_configuration
 
 from autoseg.networks.devices import Compute
+from autoseg.progress import Silent
 from autoseg.records.plan import OptimizerSpec
 from autoseg.training.checkpoints import TrainingState, list_checkpoints, restore_checkpoint, save_checkpoint
 from autoseg.training.loader import Batch
@@ -26,8 +28,8 @@ def make_batch(seed: int) -> Batch:
 
 def advance(state: TrainingState, name: str, steps: int) -> None:
     for _ in range(steps):
-        take_step(state, [make_batch(state.step)], CONFIGURATIONS[name], CPU)
-        update_average(state, CONFIGURATIONS[name].schedule, 10)
+        outcome = take_step(state, [make_batch(state.step)], CONFIGURATIONS[name], CPU)
+        update_average(state, 0.3, outcome.finite)
         state.step += 1
 
 
@@ -80,6 +82,71 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert restore_checkpoint(tmp_path, fresh, "digest")
     advance(expected, "adamw", 1)
     assert_equal(fresh, expected)
+
+
+class Heard(Silent):
+    """Keeps what was warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text, **event):
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.999])
+def test_a_single_bit_that_differs_is_seen_and_told(tmp_path, place):
+    state = start()
+    for _ in range(2):
+        advance(state, "adamw", 1)
+        save_checkpoint(tmp_path, state, "digest")
+    newest, older = list_checkpoints(tmp_path)
+    data = bytearray(newest.read_bytes())
+    data[round(place * len(data))] ^= 1
+    newest.write_bytes(data)
+    fresh, heard = start(seed=9), Heard()
+    assert restore_checkpoint(tmp_path, fresh, "digest", heard)
+    assert fresh.step == 1
+    assert len(heard.warnings) == 1
+    assert str(newest) in heard.warnings[0]
+    older.unlink()
+    assert not restore_checkpoint(tmp_path, start(), "digest")
+
+
+def test_a_changed_header_is_seen(tmp_path):
+    state = start()
+    advance(state, "adamw", 1)
+    save_checkpoint(tmp_path, state, "digest")
+    (path,) = list_checkpoints(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'step\\":1', b'step\\":7', 1))
+    assert path.read_bytes() != data
+    assert not restore_checkpoint(tmp_path, start(), "digest")
+
+
+def test_damaged_checkpoints_do_not_count_as_generations(tmp_path):
+    state = start()
+    for _ in range(3):
+        advance(state, "adamw", 1)
+        save_checkpoint(tmp_path, state, "digest")
+    list_checkpoints(tmp_path)[0].write_bytes(b"damaged")
+    fresh = start(seed=9)
+    restore_checkpoint(tmp_path, fresh, "digest")
+    fresh.step = 2
+    save_checkpoint(tmp_path, fresh, "digest")
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000002.safetensors"]
+
+
+def test_the_scaler_of_fp16_losses_comes_back(tmp_path):
+    state, fresh = start(), start()
+    for one in (state, fresh):
+        one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    state.scaler.scale(torch.ones(1))
+    state.scaler.update(4.0)
+    save_checkpoint(tmp_path, state, "digest")
+    assert restore_checkpoint(tmp_path, fresh, "digest")
+    assert fresh.scaler.get_scale() == 4.0
+    assert fresh.scaler.state_dict() == state.scaler.state_dict()
 
 
 def test_checkpoints_of_other_settings_and_empty_folders_are_left_alone(tmp_path):
