@@ -76,6 +76,9 @@ def test_regions_come_in_the_order_in_which_nnunets_dataset_json_paints_them(tmp
     found = discover(make_folder(tmp_path, *two_folders("A"), declaration=declaration))
     assert [(label.name, label.values) for label in found.classes] == [("kidney", (1, 2, 3)), ("masses", (3, 2)), ("tumour", (2,))]
     assert found.ignore_value == 4
+    declaration = {"labels": {"background": 0, "all": [1, 2, 3], "part": [2, 3]}, "regions_class_order": [1, 3]}
+    told = discover(make_folder(tmp_path, *two_folders("A"), declaration=declaration)).classes
+    assert [(label.name, label.values) for label in told] == [("all", (1, 2, 3)), ("part", (3, 2))]
 
 
 def test_typed_classes_take_the_place_of_declared_ones(tmp_path):
