@@ -22,7 +22,7 @@ from autoseg.records.prepared import PreparedCase
 from autoseg.records.profile import Profile
 from autoseg.records.scores import CaseScore, Scores
 from autoseg.records.splits import Splits
-from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStatus
+from autoseg.records.training import Course, ModelHeader, TrainingSettings, TrainingStatus
 
 SAVED = [
     Dataset,
@@ -34,6 +34,7 @@ SAVED = [
     Profile,
     Scores,
     Splits,
+    Course,
     ModelHeader,
     TrainingSettings,
     TrainingStatus,
