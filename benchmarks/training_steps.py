@@ -61,7 +61,13 @@ def measure_reference(peer: Peer) -> dict[str, Any]:
     peer.run("nnUNetv2_train", "1", "3d_fullres", "0", "-tr", "nnUNetTrainerTimed", "-device", "cpu")
     told = json.loads((peer.fold("nnUNetTrainerTimed", "3d_fullres") / "steps.json").read_text())
     seconds = [after - before for before, after in pairwise(told["ended"])][1:]
-    return {"seconds": statistics.median(seconds), "steps": len(seconds), "batch": told["batch"], "patch": told["patch"], "precision": "fp32"}
+    return {
+        "seconds": statistics.median(seconds),
+        "steps": len(seconds),
+        "batch": told["batch"],
+        "patch": told["patch"],
+        "precision": "fp32",
+    }
 
 
 def measure_ours(run: Path, steps: int) -> dict[str, Any]:

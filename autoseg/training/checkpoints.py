@@ -1,5 +1,6 @@
 """Training state on disk: two generations, each whole, the newest readable one counts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +11,30 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.io.weights import load_tensors, save_tensors
+from autoseg.training.distribution import ALONE, Distribution
 
 GENERATIONS = 2
 
 
 @dataclass
 class TrainingState:
-    """All that a resumption needs: the network, its optimiser, the averaged weights, the steps done and the seconds they took."""
+    """All that a resumption needs: the network, its optimiser, the averaged weights, the steps done and the seconds they took.
+
+    Several processes train one network: `distribution` is this one's place, `forward` the pass that joins their gradients.
+    """
 
     network: torch.nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
+    distribution: Distribution = ALONE
+    forward: Callable[[Tensor], list[Tensor]] | None = None
+
+    def join(self, distribution: Distribution, every_parameter: bool) -> None:
+        """From here on a step is that of all ranks."""
+        self.distribution = distribution
+        self.forward = distribution.join_network(self.network, every_parameter)
 
 
 class _Header(msgspec.Struct):

@@ -11,6 +11,7 @@ from torch import Tensor
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
 from autoseg.training.augmentation import apply_intensities, cut_patch
+from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.sampling import Sample, Sampler
 
 AHEAD = 4  # batches
@@ -35,11 +36,12 @@ class Loader:
     store: Store
     sampler: Sampler
     compute: Compute
+    distribution: Distribution = ALONE
 
     def read(self, step: int) -> Parts:
-        """Draws a step's samples and reads the boxes that they need."""
+        """Draws a step's samples (this process's part of them) and reads the boxes that they need."""
         size = self.sampler.configuration.batch_size
-        return [self._read_sample(self.sampler.draw(step * size + place)) for place in range(size)]
+        return [self._read_sample(self.sampler.draw(step * size + place)) for place in self.distribution.deal(size)]
 
     def _read_sample(self, sample: Sample) -> tuple[Sample, Tensor, Tensor]:
         box = sample.box

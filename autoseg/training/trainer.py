@@ -80,8 +80,8 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     total = 0.0
     for batch in batches:
         with compute.autocast():
-            logits = state.network(batch.images)
-        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice) / len(batches)
+            logits = (state.forward or state.network)(batch.images)
+        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice, state.distribution) / len(batches)
         value = float(loss.detach())
         total += value
         if not math.isfinite(value):
