@@ -12,7 +12,7 @@ from builders import make_configuration
 from autoseg.errors import Interrupted
 from autoseg.networks.devices import Compute
 from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec
-from autoseg.training.distribution import Distribution, join_group
+from autoseg.training.distribution import ALONE, Distribution, join_group
 from autoseg.training.loader import Batch
 from autoseg.training.trainer import start_state, take_step
 
@@ -50,7 +50,7 @@ def make_batches(question: Question, distribution: Distribution) -> list[Batch]:
     return batches
 
 
-def answer(question: Question, distribution: Distribution = Distribution()) -> dict[str, torch.Tensor]:
+def answer(question: Question, distribution: Distribution = ALONE) -> dict[str, torch.Tensor]:
     """Loss, gradients before clipping and weights after one step."""
     torch.set_num_threads(1)
     configuration = question.configuration

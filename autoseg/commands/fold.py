@@ -23,6 +23,8 @@ from autoseg.records.splits import Fold
 from autoseg.records.training import TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
+from autoseg.training.distribution import ALONE, Distribution
+from autoseg.training.loader import Loader
 from autoseg.training.log import format_log
 from autoseg.training.sampling import Sampler
 from autoseg.training.trainer import EpochRow
@@ -33,7 +35,10 @@ CURVES_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long and on what to train; the plan decides what is not given."""
+    """How long and on what to train; the plan decides what is not given. `gpus` are numbers of those visible to this process (empty: all);
+
+    `distribution` is this process's place among those that torchrun started.
+    """
 
     minutes: float | None = None
     epochs: int | None = None
@@ -43,6 +48,8 @@ class TrainOptions:
     seed: int = 0
     overwrite: bool = False
     workers: int | None = None
+    gpus: tuple[int, ...] = ()
+    distribution: Distribution = ALONE
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class Job:
 def make_sampler(job: Job, seed: int) -> Sampler:
     """Draws patches of the training cases."""
     return Sampler(tuple(job.store.load(case) for case in job.fold.training), job.configuration, seed)
+
+
+def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
+    """Makes the batches of a fold, or this process's part of them."""
+    return Loader(job.store, make_sampler(job, seed), compute, job.options.distribution)
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:
@@ -106,7 +118,9 @@ class FoldHooks:
     drawn: float = 0.0
 
     def validate(self, network: torch.nn.Module) -> dict[str, float | None]:
-        return validate_cases(network, self.cases, self.job, self.compute)
+        scores = validate_cases(network, self.cases, self.job, self.compute)
+        self.job.options.distribution.wait()
+        return scores
 
     def finish_step(self, state: TrainingState, loss: float) -> None:
         self.job.progress.advance(f"step {state.step}, loss {loss:.3f}")
@@ -148,6 +162,8 @@ class FoldHooks:
             self.write_status("interrupted", state.step, state.seconds)
 
     def should_stop(self) -> bool:
+        if self.job.options.distribution.any(self.stop.is_set()):
+            self.stop.set()
         return self.stop.is_set()
 
 

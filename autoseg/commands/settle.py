@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from autoseg.commands.fold import Job, load_followed_cases, make_sampler, validate_cases
+from autoseg.commands.fold import Job, load_followed_cases, make_loader, validate_cases
 from autoseg.errors import InputError, OutOfMemory
 from autoseg.io.files import load_record, save_record
 from autoseg.networks.devices import Compute, name_full_memory
@@ -14,7 +14,6 @@ from autoseg.planning.fallback import step_down
 from autoseg.records.base import digest_of
 from autoseg.records.plan import Configuration
 from autoseg.records.training import TrainingSettings
-from autoseg.training.loader import Loader
 from autoseg.training.precision import time_candidates, time_steps
 from autoseg.training.schedule import fit_steps
 from autoseg.training.trainer import start_state
@@ -36,7 +35,7 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         raise InputError(f"Precision {job.options.precision} is not possible on {compute.device}.")
     fastest = next(iter(timed))
     job.progress.say(_describe_candidates(timed), event="precision", precision=fastest.precision, channels_last=fastest.channels_last)
-    seconds = time_steps(job.configuration, job.channels, job.classes, Loader(job.store, make_sampler(job, job.options.seed), fastest))
+    seconds = time_steps(job.configuration, job.channels, job.classes, make_loader(job, fastest, job.options.seed))
     steps, validations = _fit_length(job, fastest, seconds)
     settings = TrainingSettings(
         fold=job.number,
@@ -61,7 +60,8 @@ def _take_first_steps(job: Job, compute: Compute) -> tuple[Job, dict[Compute, fl
     """Real steps in every precision that is possible; where the memory is full the batch, then the patch is made smaller."""
     while True:
         configuration = job.configuration
-        loader = Loader(job.store, make_sampler(job, job.options.seed), compute)
+        job.options.distribution.check_batch(configuration.batch_size)
+        loader = make_loader(job, compute, job.options.seed)
         try:
             with name_full_memory("a training step", configuration.memory.training_bytes):
                 return job, time_candidates(configuration, job.channels, job.classes, loader, job.options.precision)

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
-from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_sampler
+from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader
+from autoseg.commands.follow import follow
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.commands.settle import settle
+from autoseg.commands.spread import choose_gpus, make_starter, spread
 from autoseg.errors import CasesFailed, InputError
 from autoseg.inference.predictor import load_predictor
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record
@@ -21,10 +23,11 @@ from autoseg.networks.devices import Compute, choose_device, name_full_memory, u
 from autoseg.planning.check import check_plan
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
+from autoseg.records.machine import DeviceName
 from autoseg.records.plan import Configuration
 from autoseg.records.training import ModelHeader, TrainingSettings, TrainingStatus
 from autoseg.training.checkpoints import restore_checkpoint
-from autoseg.training.loader import Loader
+from autoseg.training.distribution import join_group
 from autoseg.training.log import read_log
 from autoseg.training.signals import listen_to_signals
 from autoseg.training.trainer import AveragedWeights, start_state
@@ -38,10 +41,13 @@ def train(
     options: TrainOptions = TrainOptions(),
     progress: Progress = Silent(),
 ) -> None:
-    """Trains fold 0 … K-1, or "all" in turn; prepares the data when needed; goes on from the last checkpoint.
+    """Trains fold 0 … K-1, or "all" in turn (one per GPU where there are several); prepares the data when needed; goes on from the last
+
+    checkpoint.
 
     Raises InputError for a plan that contradicts itself and for a fold that does not exist or is being trained, Interrupted (75) on
-    SIGINT or SIGTERM after a checkpoint, Diverged (5).
+    SIGINT or SIGTERM after a checkpoint, Diverged (5),
+    CasesFailed (3) where one of several folds failed beside others.
     """
     folder = RunFolder(Path(run))
     plan, dataset, splits = folder.load_plan(), folder.load_dataset(), folder.load_splits()
@@ -50,11 +56,24 @@ def train(
     _refuse_untrainable(chosen)
     numbers = _list_folds(fold, len(splits.folds))
     device = choose_device(options.device)
-    store = prepare(folder.path, chosen.name, options.workers, progress)
-    for number in numbers:
-        fold_folder = folder.fold(chosen.name, number)
-        job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
-        with use_cores(count_cores()), name_full_disk(folder.path), fold_folder.lock():
+    options.distribution.check_device(options.device, device)
+    job = Job(folder, plan, dataset, chosen, 0, splits.folds[0], folder.fold(chosen.name, 0), folder.store(chosen.name), options, progress)
+    jobs = [replace(job, number=number, fold=splits.folds[number], folder=folder.fold(chosen.name, number)) for number in numbers]
+    gpus = choose_gpus(options, device, len(jobs))
+    with join_group(options.distribution, device):
+        if options.distribution.rank == 0:
+            prepare(folder.path, chosen.name, options.workers, progress)
+        if gpus:
+            spread(numbers, gpus, make_starter(folder.path, chosen.name, device, options), progress)
+            return
+        with use_cores(max(1, count_cores() // options.distribution.size)), name_full_disk(folder.path):
+            train_jobs = follow if options.distribution.rank else _lead
+            train_jobs(jobs, device)
+
+
+def _lead(jobs: list[Job], device: DeviceName) -> None:
+    for job in jobs:
+        with job.folder.lock():
             _train_fold(job, Compute(device))
 
 
@@ -92,10 +111,14 @@ def _train_fold(job: Job, compute: Compute) -> None:
             event="finished",
             fold=job.number,
         )
+        job.options.distribution.any(False)
         return
     if not job.folder.is_finished():
         settings = settle(job, compute)
+        job.options.distribution.any(True)  # the others wait in `follow`
         _run(replace(job, configuration=settings.configuration), settings)
+    else:
+        job.options.distribution.any(False)
     _validate_whole(job)
 
 
@@ -112,7 +135,8 @@ def _run(job: Job, settings: TrainingSettings) -> None:
         if not job.fold.validation:
             job.progress.warn("There is one case only: it trains a model, but nothing is left to say how good it is.")
     hooks.write_status("training", state.step, state.seconds)
-    loader = Loader(job.store, make_sampler(job, settings.seed), compute)
+    state.join(job.options.distribution, configuration.loss.deep_supervision)
+    loader = make_loader(job, compute, settings.seed)
     job.progress.start(f"Training fold {job.number}", settings.steps)
     for _ in range(state.step):
         job.progress.advance()

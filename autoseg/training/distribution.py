@@ -78,6 +78,15 @@ class Distribution:
         """Until all ranks are here."""
         self.any(False)
 
+    def check_device(self, asked: str, chosen: DeviceName) -> None:
+        """Raises InputError where this rank alone might have found no GPU."""
+        if self.size > 1 and asked == "auto" and chosen == "cpu" and dist.is_nccl_available():
+            raise InputError(
+                f"Process {self.rank} of {self.size} sees no GPU.",
+                "Each process of a training takes one.",
+                todo="torchrun --nproc-per-node with the number of GPUs, or --device cpu.",
+            )
+
     def check_batch(self, batch_size: int) -> None:
         """Raises InputError where some ranks would have nothing to do."""
         if batch_size < self.size:

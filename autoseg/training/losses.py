@@ -36,8 +36,8 @@ def compute_soft_dice(logits: Tensor, target: Tensor, batch_dice: bool, distribu
 
 def compute_mean(total: Tensor, count: Tensor | int, distribution: Distribution) -> Tensor:
     """Mean over all ranks of what this one has `count` of, adding up to `total`; 0 of nothing."""
-    total, count = distribution.sum(torch.stack([total, torch.as_tensor(count, dtype=total.dtype, device=total.device)]))
-    return total / count.clamp(min=1)
+    sums = distribution.sum(torch.stack([total, torch.as_tensor(count, dtype=total.dtype, device=total.device)]))
+    return sums[0] / sums[1].clamp(min=1)
 
 
 def compute_dice_cross_entropy(
