@@ -92,6 +92,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
     parser.add_argument("--seed", type=int, metavar="S", default=0)
+    recipes = ("autoseg", "batchgenerators")
+    parser.add_argument("--augmentation", choices=recipes, default="autoseg", help="whose transforms: ours, or the reference, on the CPU")
     parser.add_argument("--gpus", type=kinds.gpus, metavar="0,1,…", default=(), help="GPUs to use: one fold on each (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
 
@@ -194,6 +196,7 @@ def _train(arguments: argparse.Namespace, progress: Any) -> None:
         seed=arguments.seed,
         overwrite=arguments.overwrite,
         workers=arguments.workers,
+        augmentation=arguments.augmentation,
         gpus=take_gpus(os.environ, arguments.gpus),
         distribution=Distribution(*read_place(os.environ)),
     )

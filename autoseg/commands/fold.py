@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,6 +11,7 @@ from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.io.files import save_record, write_bytes
+from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
@@ -20,12 +21,14 @@ from autoseg.records.dataset import Dataset
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.splits import Fold
-from autoseg.records.training import TrainingSettings, TrainingStatus
+from autoseg.records.training import RecipeName, TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
 from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.loader import Loader
 from autoseg.training.log import format_log
+from autoseg.training.reference_loader import ReferenceLoader
+from autoseg.training.reference_recipe import refuse_only_ours
 from autoseg.training.sampling import Sampler
 from autoseg.training.trainer import EpochRow
 
@@ -48,6 +51,7 @@ class TrainOptions:
     seed: int = 0
     overwrite: bool = False
     workers: int | None = None
+    augmentation: RecipeName = "autoseg"
     gpus: tuple[int, ...] = ()
     distribution: Distribution = ALONE
 
@@ -76,14 +80,24 @@ class Job:
         return len(self.dataset.classes) + 1
 
 
+def take_up(job: Job, settings: TrainingSettings) -> Job:
+    """The job with what its settings have fixed."""
+    return replace(job, configuration=settings.configuration, options=replace(job.options, augmentation=settings.recipe))
+
+
 def make_sampler(job: Job, seed: int) -> Sampler:
     """Draws patches of the training cases."""
     return Sampler(tuple(job.store.load(case) for case in job.fold.training), job.configuration, seed)
 
 
 def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
-    """Makes the batches of a fold, or this process's part of them."""
-    return Loader(job.store, make_sampler(job, seed), compute, job.options.distribution)
+    """Makes the batches of a fold, or this process's part of them, by the recipe asked for."""
+    sampler, options = make_sampler(job, seed), job.options
+    if options.augmentation == "autoseg":
+        return Loader(job.store, sampler, compute, options.distribution)
+    refuse_only_ours(job.configuration.augmentation)
+    workers = options.workers or max(1, count_cores() // options.distribution.size)
+    return ReferenceLoader(job.store, sampler, compute, options.distribution, workers, job.progress.warn)
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:

@@ -1,11 +1,11 @@
 """What the other processes of a torchrun do while the first trains: they take part in its steps; they write, validate and say nothing."""
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
-from autoseg.commands.fold import Job, make_loader
+from autoseg.commands.fold import Job, make_loader, take_up
 from autoseg.io.files import load_record
 from autoseg.networks.devices import Compute, name_full_memory
 from autoseg.records.base import digest_of
@@ -44,7 +44,7 @@ def follow(jobs: list[Job], device: DeviceName) -> None:
     for job in jobs:
         if job.options.distribution.any(False):
             settings = load_record(TrainingSettings, job.folder.settings)
-            _follow_fold(replace(job, configuration=settings.configuration), settings, device)
+            _follow_fold(take_up(job, settings), settings, device)
 
 
 def _follow_fold(job: Job, settings: TrainingSettings, device: DeviceName) -> None:

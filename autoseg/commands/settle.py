@@ -51,6 +51,7 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         threads=torch.get_num_threads(),
         seconds_per_step=seconds,
         training_digest=digest_of([job.fold, job.dataset.classes, job.dataset.channels]),
+        recipe=job.options.augmentation,
     )
     save_record(job.folder.settings, settings)
     return settings

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
-from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader
+from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader, take_up
 from autoseg.commands.follow import follow
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
@@ -116,7 +116,7 @@ def _train_fold(job: Job, compute: Compute) -> None:
     if not job.folder.is_finished():
         settings = settle(job, compute)
         job.options.distribution.any(True)  # the others wait in `follow`
-        _run(replace(job, configuration=settings.configuration), settings)
+        _run(take_up(job, settings), settings)
     else:
         job.options.distribution.any(False)
     _validate_whole(job)

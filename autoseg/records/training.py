@@ -7,9 +7,14 @@ from autoseg.records.dataset import Channel, ClassLabel
 from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 
+RecipeName = Literal["autoseg", "batchgenerators"]
+
 
 class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
-    """Written before step 1 and read by every resumption: the run's length and precision never change on the way."""
+    """Written before step 1 and read by every resumption: the run's length and precision never change on the way.
+
+    `recipe` says whose transforms make the plan's augmentation.
+    """
 
     fold: int
     configuration: Configuration
@@ -24,6 +29,7 @@ class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
     threads: int
     seconds_per_step: float
     training_digest: str
+    recipe: RecipeName = "autoseg"
 
 
 class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
