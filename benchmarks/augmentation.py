@@ -34,17 +34,11 @@ from autoseg.training.reference_recipe import augment, read_around
 
 PATCH, BATCH = (40, 56, 40), 9
 BATCHES = 30  # 270 samples
-CASES = 40
 
 
 def make_job(scans: Path, folder: Path) -> Job:
-    """A run of some of the scans with nnU-Net's patch and batch."""
-    chosen = folder / "scans"
-    for kind in ("images", "labels"):
-        (chosen / kind).mkdir(parents=True)
-        for path in sorted((scans / kind).iterdir())[:CASES]:
-            (chosen / kind / path.name).symlink_to(path.resolve())
-    plan(chosen, folder / "run", PlanOptions(profile="nnunet", device="cpu"))
+    """A run of the scans with nnU-Net's patch and batch."""
+    plan(scans, folder / "run", PlanOptions(profile="nnunet", device="cpu"))
     run = RunFolder(folder / "run")
     configuration = msgspec.structs.replace(
         choose_configuration(run.load_plan(), "3d_fullres"), patch_size=PATCH, batch_size=BATCH, augmentation=AugmentationSpec()
@@ -117,7 +111,7 @@ class Second:
 
 
 def measure(sides: dict[str, Any], batches: int) -> dict[str, list[float]]:
-    """Seconds of every sample by side; the sides take turns batch by batch, so that all meet the same machine. The first is for warming up."""
+    """Seconds of every sample by side; the sides take turns batch by batch, so that all meet the same machine. The first warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for step in range(batches):
         for name, side in sides.items():

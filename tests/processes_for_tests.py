@@ -1,4 +1,4 @@
-"""What other processes of a training (ranks, loader workers) do in tests: here, because spawned processes must be able to import it."""
+"""What the ranks of a distributed training do in tests: here, because spawned processes must be able to import it."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
 from builders import make_configuration
 
@@ -15,7 +14,6 @@ from autoseg.networks.devices import Compute
 from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec
 from autoseg.training.distribution import ALONE, Distribution, join_group
 from autoseg.training.loader import Batch
-from autoseg.training.reference_recipe import Draft, make_sample
 from autoseg.training.trainer import start_state, take_step
 
 CPU = Compute("cpu")
@@ -87,13 +85,3 @@ def lose_a_rank(rank: int, size: int, _: list[Question], folder: str) -> None:
             distribution.wait()
     except Interrupted as error:
         (Path(folder) / f"{rank}_told").write_text(str(error))
-
-
-def die_once(draft: Draft) -> tuple[np.ndarray, np.ndarray]:
-    """Makes a sample; the first process that comes here is killed instead, as by a system without memory."""
-    try:
-        os.close(os.open(draft.store.folder / "died", os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return make_sample(draft)
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError

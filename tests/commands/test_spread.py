@@ -13,8 +13,8 @@ from whole_way import TRAIN_WORDS
 
 from autoseg.commands.fold import TrainOptions
 from autoseg.commands.launch import take_gpus
+from autoseg.commands.prepare import prepare
 from autoseg.commands.spread import choose_gpus, format_options, make_starter, spread
-from autoseg.commands.train import train
 from autoseg.errors import CasesFailed, InputError, Interrupted
 from autoseg.io.run_folder import RunFolder
 from autoseg.progress import Silent
@@ -122,11 +122,10 @@ def test_an_error_of_ours_leaves_no_fold_behind(tmp_path):
 def test_two_folds_are_trained_by_command_on_two_made_up_devices(planned_copy):
     options = TrainOptions(steps=2, precision="fp32", workers=1)
     listener = Listener()
+    prepare(planned_copy, "3d_fullres", 1)
     spread([0, 1], (0, 1), make_starter(planned_copy, "3d_fullres", "cpu", options), listener)
     assert RunFolder(planned_copy).finished_folds("3d_fullres") == [0, 1]
     assert any(text.startswith("fold 1: Model: ") for text in listener.texts)
-    train(planned_copy, "all", options=TrainOptions(device="cpu", steps=2, precision="fp32", workers=1))
-    assert RunFolder(planned_copy).finished_folds("3d_fullres") == [0, 1, 2, 3, 4]
 
 
 def test_options_are_passed_on_as_they_are_typed():

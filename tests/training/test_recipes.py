@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from builders import STILL, make_configuration, make_prepared_case
-from processes_for_tests import die_once
 from scipy import ndimage
+from workers_for_tests import make_sample_or_die
 
 from autoseg.errors import InputError
 from autoseg.io.store import Store
@@ -143,7 +143,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_step(recipe
 def test_a_worker_that_dies_is_told_and_nothing_is_missing(recipes, tmp_path):
     store, sampler = write_phantom(tmp_path)
     told = []
-    loader = ReferenceLoader(store, sampler, Compute("cpu"), workers=2, warn=told.append, make=die_once)
+    loader = ReferenceLoader(store, sampler, Compute("cpu"), warn=told.append, make=make_sample_or_die)
     batches = list_batches(loader, 0, 2)
     assert (tmp_path / "died").is_file()
     assert len(told) == 1
