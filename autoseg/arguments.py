@@ -52,6 +52,18 @@ def folds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def gpus(text: str) -> tuple[int, ...]:
+    """Numbers of devices, each once.
+
+    >>> gpus("0,2")
+    (0, 2)
+    """
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of GPUs, such as 0,1")
+    return tuple(int(part) for part in parts)
+
+
 def channel(text: str) -> tuple[str, str]:
     name, separator, pattern = text.partition("=")
     if not separator or not name or "{case}" not in pattern:

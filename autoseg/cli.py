@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from autoseg import __version__
 from autoseg import arguments as kinds
+from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
@@ -95,6 +96,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patience", type=kinds.positive_int, metavar="P", help="end after P validations without a new best mean Dice")
     parser.add_argument("--init", metavar="MODEL", help="start from another model (run or fold folder), by names of channels and classes")
     parser.add_argument("--extend", type=kinds.positive_int, metavar="N", help="N more steps for a finished fold")
+    recipes = ("autoseg", "batchgenerators")
+    parser.add_argument("--augmentation", choices=recipes, default="autoseg", help="whose transforms: ours, or the reference, on the CPU")
+    parser.add_argument("--gpus", type=kinds.gpus, metavar="0,1,…", default=(), help="GPUs to use: one fold on each (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
 
 
@@ -189,7 +193,8 @@ def _prepare(arguments: argparse.Namespace, progress: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace, progress: Any) -> None:
-    from autoseg.commands.train import TrainOptions, train
+    from autoseg.commands.fold import Distribution, TrainOptions
+    from autoseg.commands.train import train
 
     options = TrainOptions(
         minutes=_minutes(arguments),
@@ -203,6 +208,9 @@ def _train(arguments: argparse.Namespace, progress: Any) -> None:
         patience=arguments.patience,
         init=arguments.init,
         extend=arguments.extend,
+        augmentation=arguments.augmentation,
+        gpus=take_gpus(os.environ, arguments.gpus),
+        distribution=Distribution(*read_place(os.environ)),
     )
     train(arguments.run, arguments.fold, arguments.configuration, options, progress)
 
@@ -366,7 +374,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = build_parser()
     _check_words(words, parser)
     arguments = parser.parse_args(words)
-    display = Display(arguments, _log_path(arguments))
+    rank, *_ = read_place(os.environ)
+    arguments.quiet = arguments.quiet or rank > 0
+    display = Display(arguments, _log_path(arguments) if rank == 0 else None)
     display.detail(f"autoseg {__version__}, Python {platform.python_version()}, {platform.platform()}: autoseg {' '.join(words)}")
     try:
         VERBS[arguments.verb][2](arguments, display)

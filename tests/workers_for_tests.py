@@ -1,10 +1,13 @@
-"""What spawned workers do in the tests of autoseg.parallel: here, because they must be able to import it."""
+"""What spawned workers do in the tests of autoseg.parallel and of loader processes: here, because they must be able to import it."""
 
 import os
 import signal
 import time
 
+import numpy as np
+
 from autoseg.errors import InputError
+from autoseg.training.reference_recipe import Draft, make_sample
 
 
 def double(number: int) -> int:
@@ -40,3 +43,9 @@ def die_once(path: str) -> str:
     os.close(handle)
     os.kill(os.getpid(), signal.SIGKILL)
     return "never"
+
+
+def make_sample_or_die(draft: Draft) -> tuple[np.ndarray, np.ndarray]:
+    """Makes a sample; the first process that comes here is killed instead, as by a system without memory."""
+    die_once(str(draft.store.folder / "died"))
+    return make_sample(draft)

@@ -24,13 +24,17 @@ from autoseg.records.dataset import Dataset, count_outputs, list_parts
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.splits import Fold
-from autoseg.records.training import Course, TrainingSettings, TrainingStatus
+from autoseg.records.training import Course, RecipeName, TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.alarms import find_alarms, is_stagnant
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
+from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.loader import Loader
 from autoseg.training.log import format_log, read_log
+from autoseg.training.reference_loader import ReferenceLoader
+from autoseg.training.reference_recipe import refuse_only_ours
 from autoseg.training.sampling import Sampler
+from autoseg.training.schedule import make_course
 from autoseg.training.signals import StopRequest
 from autoseg.training.trainer import PACE_STEPS, EpochRow, Pace, Validation
 
@@ -44,7 +48,8 @@ class TrainOptions:
     """How long and on what to train; the plan decides what is not given.
 
     `patience` ends a training after as many validations without a new best mean Dice; `init` is a model to start from; `extend` adds steps
-    to a finished fold.
+    to a finished fold. `gpus` are numbers of those visible to this process (empty: all); `distribution` is this process's place among those
+    that torchrun started.
     """
 
     minutes: float | None = None
@@ -58,6 +63,9 @@ class TrainOptions:
     patience: int | None = None
     init: str | Path | None = None
     extend: int | None = None
+    augmentation: RecipeName = "autoseg"
+    gpus: tuple[int, ...] = ()
+    distribution: Distribution = ALONE
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,27 @@ class Job:
         return count_outputs(self.dataset.classes)
 
 
+def take_up(job: Job, settings: TrainingSettings) -> Job:
+    """The job with what its settings have fixed."""
+    return replace(job, configuration=settings.configuration, options=replace(job.options, augmentation=settings.recipe))
+
+
+def load_course(folder: FoldFolder) -> Course:
+    """The course that was written, or the one that the settings foresee."""
+    if folder.course.is_file():
+        return load_record(Course, folder.course)
+    return make_course(load_record(TrainingSettings, folder.settings).steps)
+
+
 def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
-    """Draws patches of the training cases and makes batches of them."""
-    sampler = Sampler(job.fold.training, job.store.load, job.configuration, seed)
+    """Makes the batches of a fold, or this process's part of them, by the recipe asked for."""
+    sampler, options = Sampler(job.fold.training, job.store.load, job.configuration, seed), job.options
     table = torch.from_numpy(make_membership(job.dataset.classes)).to(compute.device) if job.dataset.regions else None
-    threads = 1 if compute.device == "cpu" else max(1, count_cores())
-    return Loader(job.store, sampler, compute, table, threads)
+    cores = max(1, count_cores() // options.distribution.size)
+    if options.augmentation == "autoseg":
+        return Loader(job.store, sampler, compute, table, 1 if compute.device == "cpu" else cores, options.distribution)
+    refuse_only_ours(job.configuration.augmentation)
+    return ReferenceLoader(job.store, sampler, compute, table, options.workers or cores, options.distribution, job.progress.warn)
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:
@@ -152,7 +175,9 @@ class FoldHooks:
     def validate(self, network: torch.nn.Module) -> Validation:
         """A checkpoint has been written just before: a signal need not wait."""
         with self.request.be_patient(False):
-            return validate_cases(network, self.cases, self.job, self.compute)
+            validation = validate_cases(network, self.cases, self.job, self.compute)
+        self.job.options.distribution.wait()
+        return validation
 
     def finish_step(self, state: TrainingState, loss: float | None) -> None:
         self.job.progress.advance(f"step {state.step}" + (f", loss {loss:.3f}" if loss is not None else ""))
@@ -168,7 +193,7 @@ class FoldHooks:
 
     def is_validated(self, step: int) -> bool:
         """Also where the log has no row of this step (any more)."""
-        return all(row.foreground is not None for row in self.rows if row.step == step)
+        return self.job.options.distribution.any(all(row.foreground is not None for row in self.rows if row.step == step))
 
     def finish_validation(self, step: int, validation: Validation) -> None:
         row = replace(self.rows[-1], validation=validation.dice, foreground=validation.foreground)
@@ -224,10 +249,16 @@ class FoldHooks:
             self.write_status("interrupted", state.step, state.seconds)
 
     def should_stop(self) -> bool:
-        return self.request.asked.is_set()
+        asked = self.job.options.distribution.any(self.request.asked.is_set())
+        if asked:
+            self.request.asked.set()
+        return asked
 
     def should_end(self) -> bool:
         """`autoseg stop` has left its file, or patience is over (counted anew in an extension)."""
+        return self.job.options.distribution.any(self._wants_to_end())
+
+    def _wants_to_end(self) -> bool:
         if self.job.folder.stop.exists():
             return True
         patience, first = self.settings.patience, self.course.legs[-1].first

@@ -56,6 +56,7 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         training_digest=digest_of([job.fold, job.dataset.classes, job.dataset.channels]),
         patience=job.options.patience,
         init=origin,
+        recipe=job.options.augmentation,
     )
     save_record(job.folder.settings, settings)
     return settings
@@ -65,6 +66,7 @@ def _take_first_steps(job: Job, compute: Compute) -> tuple[Job, dict[Compute, fl
     """Real steps in every precision that is possible; where the memory is full the batch, then the patch is made smaller."""
     while True:
         configuration = job.configuration
+        job.options.distribution.check_batch(configuration.batch_size)
         loader = make_loader(job, compute, job.options.seed)
         try:
             with name_full_memory("a training step", configuration.memory.training_bytes):

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from autoseg.commands.fold import load_course
 from autoseg.errors import InputError
 from autoseg.io.files import load_record, write_bytes
 from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.progress import Progress, Silent
-from autoseg.records.training import Course, TrainingSettings, TrainingStatus
-from autoseg.training.schedule import count_ending, make_course
+from autoseg.records.training import TrainingSettings, TrainingStatus
+from autoseg.training.schedule import count_ending
 
 
 def stop(run: str | Path, fold: int | None = None, progress: Progress = Silent()) -> None:
@@ -50,7 +51,7 @@ def _announce(folder: FoldFolder) -> str:
     if not folder.settings.is_file() or not folder.status.is_file():
         return "it is not at its first step yet; it will take its least number of steps, then validate and write the model."
     settings, status = load_record(TrainingSettings, folder.settings), load_record(TrainingStatus, folder.status)
-    course = load_record(Course, folder.course) if folder.course.is_file() else make_course(settings.steps)
+    course = load_course(folder)
     leg = course.legs[-1]
     left = leg.last - status.step if leg.kind == "ending" else count_ending(leg, status.step)
     seconds = status.seconds / status.step if status.step else settings.seconds_per_step

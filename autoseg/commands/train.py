@@ -7,26 +7,30 @@ import msgspec
 import torch
 
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
-from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_followed_cases, make_loader
+from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_course, load_followed_cases, make_loader, take_up
+from autoseg.commands.follow import follow
 from autoseg.commands.origin import copy_origin
 from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.commands.settle import settle
+from autoseg.commands.spread import choose_gpus, make_starter, spread
 from autoseg.errors import CasesFailed, Diverged, InputError, Interrupted
 from autoseg.inference.predictor import load_predictor
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores
-from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
+from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import export_weights
 from autoseg.networks.devices import Compute, choose_device, name_full_memory, use_cores
 from autoseg.planning.check import check_plan
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import digest_of
+from autoseg.records.machine import DeviceName
 from autoseg.records.plan import Configuration
 from autoseg.records.training import Course, ModelHeader, Rescue, TrainingSettings, TrainingStatus
 from autoseg.training.checkpoints import TrainingState, list_checkpoints, restore_checkpoint, save_checkpoint
-from autoseg.training.schedule import extend, make_course
+from autoseg.training.distribution import join_group
+from autoseg.training.schedule import extend
 from autoseg.training.signals import StopRequest, listen_to_signals
 from autoseg.training.trainer import AveragedWeights, start_state
 from autoseg.training.trainer import train as run_training
@@ -41,10 +45,12 @@ def train(
     options: TrainOptions = TrainOptions(),
     progress: Progress = Silent(),
 ) -> None:
-    """Trains fold 0 … K-1, or "all" in turn; prepares the data when needed; goes on from the last checkpoint.
+    """Trains fold 0 … K-1, or "all" in turn (one per GPU where there are several); prepares the data when needed; goes on from the last
+
+    checkpoint.
 
     Raises InputError for a plan that contradicts itself and for a fold that does not exist or is being trained, Interrupted (75) on
-    SIGINT, SIGTERM or SIGUSR1 after a checkpoint, Diverged (5).
+    SIGINT, SIGTERM or SIGUSR1 after a checkpoint, Diverged (5), CasesFailed (3) where one of several folds failed beside others.
     """
     with listen_to_signals() as request:
         try:
@@ -65,11 +71,24 @@ def _train_folds(
     _refuse_untrainable(chosen)
     numbers = _list_folds(fold, len(splits.folds))
     device = choose_device(options.device)
-    store = prepare(folder.path, chosen.name, options.workers, progress)
-    for number in numbers:
-        fold_folder = folder.fold(chosen.name, number)
-        job = Job(folder, plan, dataset, chosen, number, splits.folds[number], fold_folder, store, options, progress)
-        with use_cores(count_cores()), name_full_disk(folder.path), fold_folder.lock():
+    options.distribution.check_device(options.device, device)
+    job = Job(folder, plan, dataset, chosen, 0, splits.folds[0], folder.fold(chosen.name, 0), folder.store(chosen.name), options, progress)
+    jobs = [replace(job, number=number, fold=splits.folds[number], folder=folder.fold(chosen.name, number)) for number in numbers]
+    gpus = choose_gpus(options, device, len(jobs))
+    with join_group(options.distribution, device):
+        if options.distribution.rank == 0:
+            prepare(folder.path, chosen.name, options.workers, progress)
+        if gpus:
+            spread(numbers, gpus, make_starter(folder.path, chosen.name, device, options), progress, request)
+            return
+        with use_cores(max(1, count_cores() // options.distribution.size)), name_full_disk(folder.path):
+            train_jobs = follow if options.distribution.rank else _lead
+            train_jobs(jobs, device, request)
+
+
+def _lead(jobs: list[Job], device: DeviceName, request: StopRequest) -> None:
+    for job in jobs:
+        with job.folder.lock():
             _train_fold(job, Compute(device), request)
 
 
@@ -102,8 +121,11 @@ def _train_fold(job: Job, compute: Compute, request: StopRequest) -> None:
         _extend(job, job.options.extend)
     if not _has_final_model(job):
         settings = settle(job, compute)
-        _run(replace(job, configuration=settings.configuration), settings, request)
-    elif _is_finished(job):
+        job.options.distribution.any(True)  # the others wait in `follow`
+        _run(take_up(job, settings), settings, request)
+    else:
+        job.options.distribution.any(False)
+    if _is_finished(job):
         _say_finished(job)
         return
     _validate_whole(job)
@@ -111,7 +133,7 @@ def _train_fold(job: Job, compute: Compute, request: StopRequest) -> None:
 
 def _has_final_model(job: Job) -> bool:
     """Whether the model is of the last step: one of before an extension is valid, but not the end."""
-    return job.folder.is_finished() and (not job.folder.course.is_file() or job.folder.load_model().steps == _load_course(job.folder).end)
+    return job.folder.is_finished() and (not job.folder.course.is_file() or job.folder.load_model().steps == load_course(job.folder).end)
 
 
 def _is_finished(job: Job) -> bool:
@@ -120,12 +142,6 @@ def _is_finished(job: Job) -> bool:
         _has_final_model(job)
         and load_record(TrainingStatus, job.folder.status).state == "finished"
         and (not job.fold.validation or (job.folder.validation / "scores.json").is_file())
-    )
-
-
-def _load_course(folder: FoldFolder) -> Course:
-    return (
-        load_record(Course, folder.course) if folder.course.is_file() else make_course(load_record(TrainingSettings, folder.settings).steps)
     )
 
 
@@ -146,7 +162,7 @@ def _say_finished(job: Job) -> None:
 
 def _extend(job: Job, steps: int) -> None:
     """Adds steps to a finished fold; its model stays until the extended one is written. An extension that was begun goes on instead."""
-    course = _load_course(job.folder) if job.folder.settings.is_file() else None
+    course = load_course(job.folder) if job.folder.settings.is_file() else None
     finished = course is not None and _is_finished(job)
     if course is None or not (finished or _is_extended(course)):
         raise InputError(f"Fold {job.number} is not finished, so it cannot be extended.", todo="The same command without --extend goes on.")
@@ -164,7 +180,7 @@ def _extend(job: Job, steps: int) -> None:
 
 def _run(job: Job, settings: TrainingSettings, request: StopRequest) -> None:
     job.progress.detail(f"Settings: {job.folder.settings}")
-    hooks = FoldHooks(job, settings, _load_course(job.folder), load_followed_cases(job) if settings.validations else [], request)
+    hooks = FoldHooks(job, settings, load_course(job.folder), load_followed_cases(job) if settings.validations else [], request)
     torch.set_num_threads(settings.threads)  # sums depend on it: a resumption must end bit-equal
     while True:
         state = _resume(job, hooks)
@@ -173,6 +189,7 @@ def _run(job: Job, settings: TrainingSettings, request: StopRequest) -> None:
             break
         except Diverged as error:
             _rescue(job, hooks, error)
+            job.options.distribution.wait()  # until it is written, the others cannot read it
     with AveragedWeights(state) as network:
         _write_model(job, hooks, network)
     hooks.write_status("validating", state.step, state.seconds, hooks.rows[-1].loss if hooks.rows else None)
@@ -203,6 +220,7 @@ def _resume(job: Job, hooks: FoldHooks) -> TrainingState:
         if not job.fold.validation:
             job.progress.warn("There is one case only: it trains a model, but nothing is left to say how good it is.")
     hooks.write_status("training", state.step, state.seconds)
+    state.join(job.options.distribution, settings.configuration.loss)
     return state
 
 

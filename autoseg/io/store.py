@@ -38,6 +38,10 @@ class Store:
         _write_array(self.folder / f"{record.case}.label.b2nd", label.astype(np.int16), leading=0)
         save_record(self.record_path(record.case), record)
 
+    def read_shape(self, case: str) -> tuple[int, ...]:
+        """Shape of a prepared label map in voxels."""
+        return tuple(blosc2.open(str(self.folder / f"{case}.label.b2nd"), mode="r").shape)
+
     def read_image(self, case: str, box: Box) -> np.ndarray:
         """The part of a prepared image inside the box (last axes), float32."""
         array = blosc2.open(str(self.folder / f"{case}.image.b2nd"), mode="r")

@@ -7,6 +7,8 @@ from autoseg.records.dataset import Channel, ClassLabel, are_regions
 from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 
+RecipeName = Literal["autoseg", "batchgenerators"]
+
 
 class Origin(Record, frozen=True, kw_only=True):
     """The model that a training starts from (`--init`): its fold folder, the digest of its weights, and how much of it fitted."""
@@ -18,7 +20,10 @@ class Origin(Record, frozen=True, kw_only=True):
 
 
 class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
-    """Written before step 1 and read by every resumption: the run's length and precision never change on the way."""
+    """Written before step 1 and read by every resumption: the run's length and precision never change on the way.
+
+    `recipe` says whose transforms make the plan's augmentation.
+    """
 
     fold: int
     configuration: Configuration
@@ -35,6 +40,7 @@ class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
     training_digest: str
     patience: int | None = None
     init: Origin | None = None
+    recipe: RecipeName = "autoseg"
 
 
 class Leg(Record, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Training state on disk: two generations, each whole, the newest readable one counts."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from autoseg.errors import InputError
 from autoseg.io.weights import load_tensors, save_tensors
 from autoseg.progress import Progress, Silent
+from autoseg.records.plan import LossSpec
+from autoseg.training.distribution import ALONE, Distribution
 
 
 def _no_scaler() -> torch.amp.GradScaler:
@@ -22,6 +25,8 @@ def _no_scaler() -> torch.amp.GradScaler:
 class TrainingState:
     """All that a resumption needs: the network, its optimiser, the averaged weights (empty where averaging is off), the scaler of fp16
     losses, the steps done and the seconds they took.
+
+    Several processes train one network: `distribution` is this one's place, `forward` the pass that joins their gradients.
     """
 
     network: torch.nn.Module
@@ -30,6 +35,14 @@ class TrainingState:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaler)
     step: int = 0
     seconds: float = 0.0
+    distribution: Distribution = ALONE
+    forward: Callable[[Tensor], list[Tensor]] | None = None
+
+    def join(self, distribution: Distribution, loss: LossSpec) -> None:
+        """From here on a step is that of all ranks."""
+        self.distribution = distribution
+        every_head = loss.deep_supervision and loss.coarsest_head
+        self.forward = distribution.join_network(self.network, every_head)
 
 
 class _Header(msgspec.Struct):

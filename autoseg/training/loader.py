@@ -13,6 +13,7 @@ from torch import Tensor
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
 from autoseg.training.augmentation import Change, apply_changes, collect_changes
+from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.sampling import Sample, Sampler
 from autoseg.training.spatial import Warp, apply_warp, cut_on_voxels, make_warps
 
@@ -53,16 +54,17 @@ class Loader:
     compute: Compute
     regions: Tensor | None = None  # of the batches, on the training device
     threads: int = 1
+    distribution: Distribution = ALONE
 
     def read(self, step: int) -> Parts:
-        """Draws a step's samples and reads the boxes that they need."""
+        """Draws a step's samples (this process's part of them) and reads the boxes that they need."""
         size, patch = self.sampler.configuration.batch_size, self.sampler.configuration.patch_size
-        samples = [self.sampler.draw(step * size + place) for place in range(size)]
+        samples = [self.sampler.draw(step * size + place) for place in self.distribution.deal(size)]
         parts = [self._read_box(sample) for sample in samples]
         backgrounds = np.array([sample.background for sample in samples], dtype=np.float32)
         images = np.empty((*backgrounds.shape, *patch), dtype=np.float32)
         images[:] = backgrounds.reshape(*backgrounds.shape, *(1,) * len(patch))
-        labels = np.zeros((size, *patch), dtype=np.int16)
+        labels = np.zeros((len(samples), *patch), dtype=np.int16)
         for place, (sample, (image, label)) in enumerate(zip(samples, parts)):
             if sample.on_voxels:
                 cut_on_voxels(image, sample, images[place])

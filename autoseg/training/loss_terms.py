@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.records.plan import LossSpec
+from autoseg.training.distribution import ALONE, Distribution
 
 SMOOTH = 1e-5
 IGNORE = -1
@@ -48,18 +49,30 @@ class Evidence:
     """What the terms are computed from, at one resolution and in float32; class 0 is the background.
 
     own_log (sample, voxel): log probability of the voxel's own class, 0 where it is to be ignored; index (sample, voxel): that class;
-    counted (sample, voxel): 1, or 0 where it is to be ignored; predicted (sample, class): each class's sum of probabilities.
+    counted (sample, voxel): 1, or 0 where it is to be ignored; predicted (sample, class): each class's sum of probabilities. All are of this
+    process's samples; sums are made over all processes of the `distribution`.
     """
 
     own_log: Tensor
     index: Tensor
     counted: Tensor
     predicted: Tensor
+    distribution: Distribution
 
     @property
     def count(self) -> Tensor:
         """Voxels that count, 1 where none does."""
-        return self.counted.sum().clamp(min=1)
+        return self.add_up(self.counted).clamp(min=1)
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum of values over all processes."""
+        return self.distribution.sum(values.sum())
+
+    def average(self, scores: Tensor, batch_dice: bool) -> Tensor:
+        """Mean of scores (sample, class) over all processes' samples, or of those of the whole batch (1, class)."""
+        if batch_dice:
+            return scores.mean()
+        return self.add_up(scores) / self.add_up(torch.full_like(scores, 1.0))
 
     def sum_by_class(self, values: Tensor) -> Tensor:
         """values (sample, voxel), 0 where ignored, summed per class by index; no one-hot map is made. (sample, class)."""
@@ -67,18 +80,19 @@ class Evidence:
 
     def sum_overlaps(self, batch_dice: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Intersection, prediction and reference per sample and class, or of the whole batch per class: (1, class)."""
-        sums = self.sum_by_class(self.own_log.exp() * self.counted), self.predicted, self.sum_by_class(self.counted)
-        return tuple(part.sum(dim=0, keepdim=True) for part in sums) if batch_dice else sums  # type: ignore[return-value]
+        sums = torch.stack([self.sum_by_class(self.own_log.exp() * self.counted), self.predicted, self.sum_by_class(self.counted)])
+        intersection, predicted, reference = self.distribution.sum(sums.sum(dim=1, keepdim=True)) if batch_dice else sums
+        return intersection, predicted, reference
 
 
-def gather_classes(logits: Tensor, target: Tensor) -> Evidence:
+def gather_classes(logits: Tensor, target: Tensor, distribution: Distribution = ALONE) -> Evidence:
     """Classes that exclude each other: logits (sample, class, …), target (sample, …) int64 with -1 to be ignored."""
     index, counted = _flatten(target, logits)
     own_log, predicted = SoftmaxSums.apply(_widen(logits).flatten(2), index, counted)
-    return Evidence(own_log, index, counted, predicted)
+    return Evidence(own_log, index, counted, predicted, distribution)
 
 
-def gather_regions(logits: Tensor, target: Tensor, regions: Tensor) -> Iterator[Evidence]:
+def gather_regions(logits: Tensor, target: Tensor, regions: Tensor, distribution: Distribution = ALONE) -> Iterator[Evidence]:
     """Regions that may overlap, each a problem of two classes with a sigmoid, one after the other: logits (sample, region, …).
 
     regions (region, label number), bool, says which numbers of the target belong to a region.
@@ -88,7 +102,8 @@ def gather_regions(logits: Tensor, target: Tensor, regions: Tensor) -> Iterator[
         wide, inside = _widen(logit), members[index]
         own_log = F.logsigmoid(torch.where(inside, wide, -wide)) * counted
         predicted = (wide.sigmoid() * counted).sum(dim=1)
-        yield Evidence(own_log, inside.long(), counted, torch.stack([counted.sum(dim=1) - predicted, predicted], dim=1))
+        sums = torch.stack([counted.sum(dim=1) - predicted, predicted], dim=1)
+        yield Evidence(own_log, inside.long(), counted, sums, distribution)
 
 
 def _widen(values: Tensor) -> Tensor:
@@ -108,12 +123,12 @@ def compute_soft_dice(evidence: Evidence, batch_dice: bool) -> Tensor:
     """
     intersection, predicted, reference = evidence.sum_overlaps(batch_dice)
     dice = (2 * intersection + SMOOTH) / (predicted + reference + SMOOTH)
-    return dice[:, 1:].mean()
+    return evidence.average(dice[:, 1:], batch_dice)
 
 
 def compute_cross_entropy(evidence: Evidence) -> Tensor:
     """Mean over the voxels that count."""
-    return -evidence.own_log.sum() / evidence.count
+    return -evidence.add_up(evidence.own_log) / evidence.count
 
 
 def compute_dice_ce(evidence: Evidence, spec: LossSpec, batch_dice: bool) -> Tensor:
@@ -127,25 +142,26 @@ def compute_weighted_ce(evidence: Evidence, spec: LossSpec, batch_dice: bool) ->
     if not spec.class_weights:
         return compute_cross_entropy(evidence)
     weights = evidence.own_log.new_tensor(spec.class_weights)[evidence.index] * evidence.counted
-    total = weights.sum()
-    return -(weights * evidence.own_log).sum() / torch.where(total > 0, total, 1)
+    total = evidence.add_up(weights)
+    return -evidence.add_up(weights * evidence.own_log) / torch.where(total > 0, total, 1)
 
 
 def compute_topk_ce(evidence: Evidence, spec: LossSpec, batch_dice: bool) -> Tensor:
     """Mean cross-entropy of the hardest `topk_share` of the batch's voxels that count, at least one (Wu 2016, arXiv 1605.06885).
 
-    As many are sorted out as if all counted, and those beyond the share left out, so that no number has to be known off the device.
+    As many are sorted out as if all counted, and those beyond the share left out, so that no number has to be known off the device. Each of
+    several processes takes the hardest of its own part.
     """
     errors = torch.where(evidence.counted > 0, -evidence.own_log, -1.0).flatten()
     hardest = errors.topk(math.ceil(spec.topk_share * errors.numel())).values
-    wanted = (evidence.count * spec.topk_share).round().clamp(min=1)
+    wanted = (evidence.counted.sum() * spec.topk_share).round().clamp(min=1)
     taken = torch.arange(len(hardest), device=hardest.device) < wanted
-    return (hardest.clamp(min=0) * taken).sum() / wanted
+    return evidence.add_up(hardest.clamp(min=0) * taken) / evidence.add_up(wanted)
 
 
 def compute_focal(evidence: Evidence, spec: LossSpec, batch_dice: bool) -> Tensor:
     """Mean of (1 - p)^gamma times cross-entropy, p the probability of the own class (Lin 2017, arXiv 1708.02002, equation 4)."""
-    return -(_measure_miss(evidence) ** spec.focal_gamma * evidence.own_log).sum() / evidence.count
+    return -evidence.add_up(_measure_miss(evidence) ** spec.focal_gamma * evidence.own_log) / evidence.count
 
 
 def _measure_miss(evidence: Evidence) -> Tensor:
@@ -162,7 +178,7 @@ def compute_dice_focal(evidence: Evidence, spec: LossSpec, batch_dice: bool) -> 
 def compute_tversky(evidence: Evidence, spec: LossSpec, batch_dice: bool) -> Tensor:
     """1 - mean Tversky index of the foreground classes (Salehi 2017, arXiv 1706.05721): I / (I + alpha FP + beta FN); 1/2, 1/2 is Dice."""
     index = _measure_tversky(evidence, (spec.tversky_alpha, spec.tversky_beta), batch_dice)
-    return 1 - index[:, 1:].mean()
+    return 1 - evidence.average(index[:, 1:], batch_dice)
 
 
 def _measure_tversky(evidence: Evidence, weights: tuple[float, float], batch_dice: bool) -> Tensor:
@@ -180,13 +196,13 @@ def compute_unified_focal(evidence: Evidence, spec: LossSpec, batch_dice: bool) 
     """
     delta, gamma = spec.unified_delta, spec.unified_gamma
     weights = torch.where(evidence.index > 0, delta, (1 - delta) * _measure_miss(evidence) ** gamma)
-    focal = -(weights * evidence.own_log).sum() / evidence.count
+    focal = -evidence.add_up(weights * evidence.own_log) / evidence.count
     miss = (1 - _measure_tversky(evidence, (1 - delta, delta), batch_dice)).clamp(min=LEAST_MISS)
-    tversky = torch.cat([miss[:, :1], miss[:, 1:] ** (1 - gamma)], dim=1).mean()
-    return spec.unified_lambda * focal + (1 - spec.unified_lambda) * tversky * (evidence.counted.sum() > 0)
+    tversky = evidence.average(torch.cat([miss[:, :1], miss[:, 1:] ** (1 - gamma)], dim=1), batch_dice)
+    return spec.unified_lambda * focal + (1 - spec.unified_lambda) * tversky * (evidence.add_up(evidence.counted) > 0)
 
 
-def compute_boundary(logits: Tensor, target: Tensor, regions: Tensor | None) -> Tensor:
+def compute_boundary(logits: Tensor, target: Tensor, regions: Tensor | None, distribution: Distribution = ALONE) -> Tensor:
     """Mean over voxels and foreground classes of probability x signed distance from the reference (Kervadec 2019, arXiv 1812.07032).
 
     Shapes as in gather_classes and gather_regions. Slow: the distances are computed on the CPU, for every patch and class present in it.
@@ -197,7 +213,7 @@ def compute_boundary(logits: Tensor, target: Tensor, regions: Tensor | None) -> 
     inside = (index == number for number in range(1, len(maps))) if regions is None else (members[index] for members in regions)
     wanted = maps[1:] if regions is None else maps
     total = sum(((share * _measure_distances(mask & counted) * counted).sum() for share, mask in zip(wanted, inside)), wide.new_zeros(()))
-    return total / (counted.sum().clamp(min=1) * len(wanted))
+    return distribution.sum(total) / (distribution.sum(counted.sum()).clamp(min=1) * len(wanted))
 
 
 def _measure_distances(masks: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.records.plan import LossSpec
+from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.loss_terms import (
-    Evidence,
     compute_boundary,
     compute_dice_ce,
     compute_dice_focal,
@@ -31,26 +31,34 @@ LOSSES = {
 }
 
 
-def compute_loss(logits: list[Tensor], target: Tensor, spec: LossSpec, batch_dice: bool, regions: Tensor | None = None) -> Tensor:
+def compute_loss(
+    logits: list[Tensor],
+    target: Tensor,
+    spec: LossSpec,
+    batch_dice: bool,
+    regions: Tensor | None = None,
+    distribution: Distribution = ALONE,
+) -> Tensor:
     """The loss over all resolutions, finest first, weighted as the spec says (deep supervision, Lee 2015, arXiv 1409.5185).
 
     logits (sample, class, …) per resolution; target (sample, …) int64 at full resolution, -1 to be ignored; coarser ones are taken from it
     by nearest neighbour. With `regions` (region, label number), bool, the channels of the logits are these regions, which may overlap and
-    have no background: the loss is the mean over regions of that of two classes, so that cross-entropy is binary.
+    have no background: the loss is the mean over regions of that of two classes, so that cross-entropy is binary. With a `distribution` the
+    loss is that of the joined batch of all its processes.
     """
     total = torch.zeros((), device=target.device)
     for weight, head in zip(spec.weigh_heads(len(logits)), logits):
         if weight:
-            total = total + weight * _compute_at(head, _shrink(target, head.shape[2:]), spec, batch_dice, regions)
+            part = _shrink(target, head.shape[2:])
+            found = (
+                list(gather_regions(head, part, regions, distribution))
+                if regions is not None
+                else [gather_classes(head, part, distribution)]
+            )
+            total = total + weight * torch.stack([LOSSES[spec.name](evidence, spec, batch_dice) for evidence in found]).mean()
     if spec.name == "boundary":
-        total = total + spec.boundary_weight * compute_boundary(logits[0], target, regions)
+        total = total + spec.boundary_weight * compute_boundary(logits[0], target, regions, distribution)
     return total
-
-
-def _compute_at(logits: Tensor, target: Tensor, spec: LossSpec, batch_dice: bool, regions: Tensor | None) -> Tensor:
-    """The loss at one resolution."""
-    parts: list[Evidence] = [gather_classes(logits, target)] if regions is None else list(gather_regions(logits, target, regions))
-    return torch.stack([LOSSES[spec.name](part, spec, batch_dice) for part in parts]).mean()
 
 
 def _shrink(target: Tensor, size: torch.Size) -> Tensor:

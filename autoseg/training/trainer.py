@@ -150,8 +150,9 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     parts = []
     for batch in batches:
         with compute.autocast():
-            logits = state.network(batch.images)
-        loss = compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions) / len(batches)
+            logits = (state.forward or state.network)(batch.images)
+        answer = logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions, state.distribution
+        loss = compute_loss(*answer) / len(batches)
         state.scaler.scale(loss).backward()
         parts.append(loss.detach())
     return _update(state, torch.stack(parts).sum(), configuration.optimizer.gradient_clip, compute)
