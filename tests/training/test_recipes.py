@@ -27,7 +27,8 @@ EDGE = 44
 SAMPLES = 240
 BACKGROUND = -1.5
 
-# Each transform alone, always; per channel where the recipe draws per channel. Fixed strengths compare effects more sharply (batchgenerators fixes no zoom below 1).
+# Each transform alone, always; per channel where the recipe draws per channel.
+# Fixed strengths compare effects more sharply (batchgenerators fixes no zoom below 1).
 ALONE = {
     "nothing": {},
     "rotation": {"rotation_probability": 1.0},
