@@ -28,10 +28,17 @@ SAMPLES = 240
 BACKGROUND = -1.5
 
 # Each transform alone, always; per channel where the recipe draws per channel.
+# Fixed strengths compare effects more sharply (batchgenerators fixes no zoom below 1).
 ALONE = {
     "nothing": {},
     "rotation": {"rotation_probability": 1.0},
     "scaling": {"scaling_probability": 1.0},
+    "objects smaller": {"scaling_probability": 1.0, "scaling": (1.4, 1.4)},
+    "half resolution": {
+        "low_resolution_probability": 1.0,
+        "low_resolution_channel_probability": 1.0,
+        "low_resolution": (0.5, 0.5),
+    },
     "noise": {"noise_probability": 1.0},
     "blur": {"blur_probability": 1.0, "blur_channel_probability": 1.0},
     "brightness": {"brightness_probability": 1.0},
@@ -129,7 +136,7 @@ def assert_same(one: list[Batch], other: list[Batch]) -> None:
 
 
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_step(recipes):
-    sampler = change_recipe(recipes.sampler, **{name: 0.5 for values in ALONE.values() for name in values})
+    sampler = change_recipe(recipes.sampler, **{name: 0.5 for values in ALONE.values() for name in values if name.endswith("probability")})
     loader = ReferenceLoader(recipes.store, sampler, Compute("cpu"))
     here = [loader.make_batch(loader.read(step)) for step in range(3)]
     assert (here[0].images.shape, here[0].labels.shape) == ((4, 1, *(PATCH,) * 3), (4, *(PATCH,) * 3))
