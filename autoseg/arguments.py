@@ -1,6 +1,9 @@
-"""What may be typed after a flag, one function per kind: text in, value out, and a sentence where it cannot be."""
+"""What may be typed: the flags of every command, and after a flag one function per kind: text in, value out, or what is wrong with it."""
 
 import argparse
+from pathlib import Path
+
+CLASSES_HELP = "class names, by ascending label value; or with their values, which may overlap: whole=1+2+3,core=2+3,ignore=4"
 
 
 def positive_int(text: str) -> int:
@@ -81,3 +84,86 @@ def setting(text: str) -> tuple[str, str]:
     if not separator or not name.strip():
         raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=VALUE, such as configurations.3d_fullres.batch_size=4")
     return name.strip(), value.strip()
+
+
+def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._MutuallyExclusiveGroup:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--minutes", type=positive, metavar="M", help=meaning)
+    group.add_argument("--hours", type=positive, metavar="H", help="the same in hours")
+    return group
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels; a run for --explain and --set")
+    parser.add_argument("-o", "--output", metavar="RUN", help="run folder to make")
+    later = parser.add_mutually_exclusive_group()
+    later.add_argument("--explain", nargs="?", const="", metavar="CONFIGURATION", help="tell the plan of a run, value by value")
+    later.add_argument("--set", nargs="+", action="extend", type=setting, metavar="FIELD=VALUE", help="change values of a run's plan")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
+    parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
+    parser.add_argument("--memory", type=memory, metavar="8GB", help="plan for a GPU of this size")
+    _add_time(parser, "training time per fold to plan for")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
+    parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
+    parser.add_argument("--channels", nargs="+", type=channel, metavar="NAME=PATTERN", help="one pattern per input channel")
+    parser.add_argument("--classes", type=names, metavar="NAME,…", default=(), help=CLASSES_HELP)
+    parser.add_argument("--spacing", type=spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
+    parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
+    parser.add_argument("--exclude", type=names, metavar="CASE,…", default=(), help="cases to leave out")
+    parser.add_argument("--format", choices=("autoseg", "nnunet"), default="", help="nnunet: nnU-Net's plans too")
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--configuration", metavar="NAME")
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--fold", metavar="K|all", required=True, help="fold to train, or all in turn")
+    parser.add_argument("--configuration", metavar="NAME", help="default: the plan's choice")
+    length = _add_time(parser, "wall clock from the first step to the last")
+    length.add_argument("--epochs", type=positive_int, metavar="N")
+    length.add_argument("--steps", type=positive_int, metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
+    parser.add_argument("--seed", type=int, metavar="S", default=0)
+    parser.add_argument("--patience", type=positive_int, metavar="P", help="end after P validations without a new best mean Dice")
+    parser.add_argument("--init", metavar="MODEL", help="start from another model (run or fold folder), by names of channels and classes")
+    parser.add_argument("--extend", type=positive_int, metavar="N", help="N more steps for a finished fold")
+    recipes = ("autoseg", "batchgenerators")
+    parser.add_argument("--augmentation", choices=recipes, default="autoseg", help="whose transforms: ours, or the reference, on the CPU")
+    parser.add_argument("--gpus", type=gpus, metavar="0,1,…", default=(), help="GPUs to use: one fold on each (default: all)")
+    parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
+
+
+def add_stop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--fold", type=natural, metavar="K", help="one fold (default: every one that is being trained)")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN|MODEL")
+    parser.add_argument("scans", metavar="SCANS", help="a scan, a folder of scans, or a pattern with {case}")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True)
+    parser.add_argument("--configuration", metavar="NAME")
+    parser.add_argument("--folds", type=folds, metavar="0,1", default=(), help="models to average (default: all that are finished)")
+    parser.add_argument("--cases", metavar="fold:0", default="", help="only these cases: fold:K, or names")
+    parser.add_argument("--tta", action="store_true", help="average over mirrored scans too: slower, a little better")
+    parser.add_argument("--probabilities", action="store_true", help="write class probabilities beside the masks")
+    parser.add_argument("--reference", metavar="DIR", help="score the masks against these labels")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predictions", metavar="PREDICTIONS")
+    parser.add_argument("references", metavar="REFERENCES", help="folder, or pattern with {case}")
+    parser.add_argument("-o", "--output", metavar="scores.json")
+    parser.add_argument("--only-predicted", action="store_true", help="references without a mask are no error")
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="DIR", default="autoseg_demo")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")

@@ -19,7 +19,6 @@ from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 RESULTS = ("scores", "plan", "explain", "change")  # events that are told with --quiet too
-CLASSES_HELP = "class names, by ascending label value; or with their values, which may overlap: whole=1+2+3,core=2+3,ignore=4"
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
     *("classes", "spacing", "groups", "splits", "exclude", "format"),
@@ -47,89 +46,6 @@ def build_parser() -> Parser:
         common.add_argument("--json", action="store_true", help="one JSON object per event")
         common.add_argument("--workers", type=kinds.positive_int, metavar="N", help="processes for work case by case")
     return parser
-
-
-def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._MutuallyExclusiveGroup:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--minutes", type=kinds.positive, metavar="M", help=meaning)
-    group.add_argument("--hours", type=kinds.positive, metavar="H", help="the same in hours")
-    return group
-
-
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels; a run for --explain and --set")
-    parser.add_argument("-o", "--output", metavar="RUN", help="run folder to make")
-    later = parser.add_mutually_exclusive_group()
-    later.add_argument("--explain", nargs="?", const="", metavar="CONFIGURATION", help="tell the plan of a run, value by value")
-    later.add_argument("--set", nargs="+", action="extend", type=kinds.setting, metavar="FIELD=VALUE", help="change values of a run's plan")
-    parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
-    parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
-    parser.add_argument("--memory", type=kinds.memory, metavar="8GB", help="plan for a GPU of this size")
-    _add_time(parser, "training time per fold to plan for")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
-    parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
-    parser.add_argument("--channels", nargs="+", type=kinds.channel, metavar="NAME=PATTERN", help="one pattern per input channel")
-    parser.add_argument("--classes", type=kinds.names, metavar="NAME,…", default=(), help=CLASSES_HELP)
-    parser.add_argument("--spacing", type=kinds.spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
-    parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
-    parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
-    parser.add_argument("--exclude", type=kinds.names, metavar="CASE,…", default=(), help="cases to leave out")
-    parser.add_argument("--format", choices=("autoseg", "nnunet"), default="", help="nnunet: nnU-Net's plans too")
-
-
-def _add_prepare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--configuration", metavar="NAME")
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--fold", metavar="K|all", required=True, help="fold to train, or all in turn")
-    parser.add_argument("--configuration", metavar="NAME", help="default: the plan's choice")
-    length = _add_time(parser, "wall clock from the first step to the last")
-    length.add_argument("--epochs", type=kinds.positive_int, metavar="N")
-    length.add_argument("--steps", type=kinds.positive_int, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
-    parser.add_argument("--seed", type=int, metavar="S", default=0)
-    parser.add_argument("--patience", type=kinds.positive_int, metavar="P", help="end after P validations without a new best mean Dice")
-    parser.add_argument("--init", metavar="MODEL", help="start from another model (run or fold folder), by names of channels and classes")
-    parser.add_argument("--extend", type=kinds.positive_int, metavar="N", help="N more steps for a finished fold")
-    recipes = ("autoseg", "batchgenerators")
-    parser.add_argument("--augmentation", choices=recipes, default="autoseg", help="whose transforms: ours, or the reference, on the CPU")
-    parser.add_argument("--gpus", type=kinds.gpus, metavar="0,1,…", default=(), help="GPUs to use: one fold on each (default: all)")
-    parser.add_argument("--overwrite", action="store_true", help="train a finished fold anew; the old one is kept beside it")
-
-
-def _add_stop(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--fold", type=kinds.natural, metavar="K", help="one fold (default: every one that is being trained)")
-
-
-def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="RUN|MODEL")
-    parser.add_argument("scans", metavar="SCANS", help="a scan, a folder of scans, or a pattern with {case}")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True)
-    parser.add_argument("--configuration", metavar="NAME")
-    parser.add_argument("--folds", type=kinds.folds, metavar="0,1", default=(), help="models to average (default: all that are finished)")
-    parser.add_argument("--cases", metavar="fold:0", default="", help="only these cases: fold:K, or names")
-    parser.add_argument("--tta", action="store_true", help="average over mirrored scans too: slower, a little better")
-    parser.add_argument("--probabilities", action="store_true", help="write class probabilities beside the masks")
-    parser.add_argument("--reference", metavar="DIR", help="score the masks against these labels")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("predictions", metavar="PREDICTIONS")
-    parser.add_argument("references", metavar="REFERENCES", help="folder, or pattern with {case}")
-    parser.add_argument("-o", "--output", metavar="scores.json")
-    parser.add_argument("--only-predicted", action="store_true", help="references without a mask are no error")
-
-
-def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="DIR", default="autoseg_demo")
-    parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")
 
 
 def _minutes(arguments: argparse.Namespace) -> float | None:
@@ -250,13 +166,13 @@ def _demo(arguments: argparse.Namespace, progress: Any) -> None:
 
 Verb = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, Any], None]]
 VERBS: dict[str, Verb] = {
-    "plan": ("measure a folder of scans and decide everything", _add_plan, _plan),
-    "prepare": ("crop, normalise and resample (train does it when needed)", _add_prepare, _prepare),
-    "train": ("train one fold, or all", _add_train, _train),
-    "stop": ("bring a training to its end early: last steps, validation, model", _add_stop, _stop),
-    "predict": ("write masks for scans", _add_predict, _predict),
-    "evaluate": ("score masks against references", _add_evaluate, _evaluate),
-    "demo": ("the whole way on made-up scans, in about three minutes", _add_demo, _demo),
+    "plan": ("measure a folder of scans and decide everything", kinds.add_plan, _plan),
+    "prepare": ("crop, normalise and resample (train does it when needed)", kinds.add_prepare, _prepare),
+    "train": ("train one fold, or all", kinds.add_train, _train),
+    "stop": ("bring a training to its end early: last steps, validation, model", kinds.add_stop, _stop),
+    "predict": ("write masks for scans", kinds.add_predict, _predict),
+    "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
+    "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 
 

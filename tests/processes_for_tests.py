@@ -17,6 +17,7 @@ from autoseg.training.loader import Batch
 from autoseg.training.trainer import start_state, take_step
 
 CPU = Compute("cpu")
+PLAIN = LossSpec()
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Question:
     batch_dice: bool
     batch_size: int = 3
     ignored: tuple[int, ...] = ()
-    deep_supervision: bool = True
+    loss: LossSpec = PLAIN
     accumulation: int = 1
+    regions: bool = False
 
     @property
     def configuration(self) -> Configuration:
-        loss = LossSpec(deep_supervision=self.deep_supervision)
         spec = AugmentationSpec()
-        return make_configuration(batch_dice=self.batch_dice, batch_size=self.batch_size, loss=loss, augmentation=spec)
+        return make_configuration(batch_dice=self.batch_dice, batch_size=self.batch_size, loss=self.loss, augmentation=spec)
 
 
 def make_batches(question: Question, distribution: Distribution) -> list[Batch]:
@@ -46,7 +47,8 @@ def make_batches(question: Question, distribution: Distribution) -> list[Batch]:
         for place in range(question.batch_size):
             labels[place, : 8 if place in question.ignored else place] = -1
         places = list(distribution.deal(question.batch_size))
-        batches.append(Batch(images[places], labels[places], tuple(f"case{place}" for place in places)))
+        table = torch.tensor([[False, True, True], [False, False, True], [False, True, False]]) if question.regions else None
+        batches.append(Batch(images[places], labels[places], tuple(f"case{place}" for place in places), table))
     return batches
 
 
@@ -57,11 +59,11 @@ def answer(question: Question, distribution: Distribution = ALONE) -> dict[str, 
     optimizer = msgspec.structs.replace(configuration.optimizer, gradient_clip=1e9)
     configuration = msgspec.structs.replace(configuration, optimizer=optimizer)
     state = start_state(configuration, 1, 3, 0, CPU)
-    state.join(distribution, configuration.loss.deep_supervision)
-    loss = take_step(state, make_batches(question, distribution), configuration, CPU)
+    state.join(distribution, configuration.loss)
+    loss = take_step(state, make_batches(question, distribution), configuration, CPU).loss
     gradients = {name: value.grad for name, value in state.network.named_parameters() if value.grad is not None}
     weights = {f"after.{name}": value for name, value in state.network.state_dict().items()}
-    return {"loss": torch.tensor(loss), **gradients, **weights}
+    return {"loss": loss, **gradients, **weights}
 
 
 def answer_all(rank: int, size: int, questions: list[Question], folder: str) -> None:

@@ -49,8 +49,8 @@ class Evidence:
     """What the terms are computed from, at one resolution and in float32; class 0 is the background.
 
     own_log (sample, voxel): log probability of the voxel's own class, 0 where it is to be ignored; index (sample, voxel): that class;
-    counted (sample, voxel): 1, or 0 where it is to be ignored; predicted (sample, class): each class's sum of probabilities. All are of this
-    process's samples; sums are made over all processes of the `distribution`.
+    counted (sample, voxel): 1, or 0 where it is to be ignored; predicted (sample, class): each class's sum of probabilities. All
+    are of this process's samples; sums are made over all processes of the `distribution`.
     """
 
     own_log: Tensor

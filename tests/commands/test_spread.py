@@ -18,6 +18,7 @@ from autoseg.commands.spread import choose_gpus, format_options, make_starter, s
 from autoseg.errors import CasesFailed, InputError, Interrupted
 from autoseg.io.run_folder import RunFolder
 from autoseg.progress import Silent
+from autoseg.training.signals import StopRequest, listen_to_signals
 
 # A fold that works until its file appears, and ends with 75 when asked to stop.
 WORK = """
@@ -69,7 +70,7 @@ class Listener(Silent):
 
 def test_every_fold_is_trained_once_and_two_at_a_time_on_two_devices(tmp_path):
     folds, listener = Folds(tmp_path), Listener()
-    spread(range(5), (3, 7), folds.start, listener)
+    spread(range(5), (3, 7), folds.start, listener, StopRequest())
     assert sorted(fold for fold, _ in folds.started) == list(range(5))
     assert folds.started[:2] == [(0, 3), (1, 7)]
     assert {gpu for _, gpu in folds.started} == {3, 7}
@@ -80,7 +81,7 @@ def test_every_fold_is_trained_once_and_two_at_a_time_on_two_devices(tmp_path):
 def test_a_fold_that_fails_is_named_with_its_last_words_and_the_others_go_on(tmp_path):
     folds, listener = Folds(tmp_path, {1: 5}), Listener()
     with pytest.raises(CasesFailed, match="failed for fold 1") as told:
-        spread(range(4), (0, 1), folds.start, listener)
+        spread(range(4), (0, 1), folds.start, listener, StopRequest())
     assert "fold 1 (exit 5): working the reason" in str(told.value)
     assert "Finished: fold 0, 2, 3" in str(told.value)
     assert told.value.exit_code == 3
@@ -98,8 +99,8 @@ def test_a_stop_reaches_every_running_fold_and_no_other_is_started(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(Interrupted) as told:
-        spread(range(5), (0, 1), folds.start, Listener())
+    with listen_to_signals() as request, pytest.raises(Interrupted) as told:
+        spread(range(5), (0, 1), folds.start, Listener(), request)
     assert told.value.exit_code == 75
     assert len(folds.started) == 2
     assert [process.returncode for process in folds.processes.values()] == [75, 75]
@@ -115,7 +116,7 @@ def test_an_error_of_ours_leaves_no_fold_behind(tmp_path):
         return folds.start(fold, gpu)
 
     with pytest.raises(OSError, match="no more"):
-        spread(range(2), (0, 1), start, Silent())
+        spread(range(2), (0, 1), start, Silent(), StopRequest())
     assert folds.processes[0].poll() is not None
 
 
@@ -123,7 +124,7 @@ def test_two_folds_are_trained_by_command_on_two_made_up_devices(planned_copy):
     options = TrainOptions(steps=2, precision="fp32", workers=1)
     listener = Listener()
     prepare(planned_copy, "3d_fullres", 1)
-    spread([0, 1], (0, 1), make_starter(planned_copy, "3d_fullres", "cpu", options), listener)
+    spread([0, 1], (0, 1), make_starter(planned_copy, "3d_fullres", "cpu", options), listener, StopRequest())
     assert RunFolder(planned_copy).finished_folds("3d_fullres") == [0, 1]
     assert any(text.startswith("fold 1: Model: ") for text in listener.texts)
 

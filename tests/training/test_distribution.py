@@ -10,6 +10,7 @@ from processes_for_tests import Question, answer, answer_all, lose_a_rank
 
 from autoseg.errors import InputError
 from autoseg.networks.devices import Compute
+from autoseg.records.plan import LossSpec
 from autoseg.training.distribution import Distribution
 from autoseg.training.loader import Loader
 from autoseg.training.sampling import Sampler
@@ -20,8 +21,16 @@ QUESTIONS = [
     Question(batch_dice=True, ignored=(1,)),
     Question(batch_dice=False, ignored=(1,)),  # the only sample of rank 1
     Question(batch_dice=True, ignored=(0, 1, 2)),
-    Question(batch_dice=True, deep_supervision=False),
+    Question(batch_dice=True, loss=LossSpec(deep_supervision=False)),
+    Question(batch_dice=True, loss=LossSpec(coarsest_head=False)),
     Question(batch_dice=True, batch_size=2, accumulation=2),
+    Question(batch_dice=True, regions=True),
+    Question(batch_dice=False, regions=True, ignored=(1,)),
+    *(
+        Question(batch_dice=dice, ignored=ignored, loss=LossSpec(name=name, class_weights=(1.0, 2.0, 3.0)))
+        for name in ("weighted_ce", "focal", "tversky", "unified_focal", "boundary")
+        for dice, ignored in ((True, ()), (False, (1,)))
+    ),
 ]
 
 
@@ -51,7 +60,7 @@ def answers(tmp_path_factory):
     return [[torch.load(folder / f"{rank}_{number}.pt") for rank in range(2)] for number in range(len(QUESTIONS))]
 
 
-@pytest.mark.parametrize("number", range(len(QUESTIONS)), ids=[str(question) for question in QUESTIONS])
+@pytest.mark.parametrize("number", range(len(QUESTIONS)), ids=str)
 def test_two_ranks_have_the_loss_the_gradient_and_the_weights_of_one_process(answers, number):
     torch.set_num_threads(1)
     alone = answer(QUESTIONS[number])
@@ -73,9 +82,11 @@ def test_losing_a_rank_ends_the_others_with_a_clear_message(tmp_path, monkeypatc
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_the_ranks_share_out_the_batch_of_one(tmp_path, size):
     problem = write_problem(tmp_path)
-    sampler = Sampler(problem.cases, make_configuration(batch_size=5), 4)
+    sampler = Sampler(tuple(case.case for case in problem.cases), problem.store.load, make_configuration(batch_size=5), 4)
     whole = next(Loader(problem.store, sampler, Compute("cpu")).iterate(3, 4))
-    parts = [next(Loader(problem.store, sampler, Compute("cpu"), Distribution(rank, size)).iterate(3, 4)) for rank in range(size)]
+    parts = [
+        next(Loader(problem.store, sampler, Compute("cpu"), distribution=Distribution(rank, size)).iterate(3, 4)) for rank in range(size)
+    ]
     counts = [len(part.cases) for part in parts]
     assert max(counts) - min(counts) <= 1
     for rank, part in enumerate(parts):

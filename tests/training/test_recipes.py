@@ -63,12 +63,13 @@ def write_phantom(folder: Path, channels: int = 1) -> tuple[Store, Sampler]:
         record = msgspec.structs.replace(make_prepared_case(name, label.shape), background=(BACKGROUND,) * channels)
         store.write(record, (texture / texture.std() * 0.4 + 2.0 * label - 0.5).astype(np.float32), label)
         cases.append(record)
-    return store, Sampler(tuple(cases), make_configuration(patch=PATCH, batch_size=4, mirror_axes=()), 5)
+    configuration = make_configuration(patch=PATCH, batch_size=4, mirror_axes=())
+    return store, Sampler(tuple(case.case for case in cases), store.load, configuration, 5)
 
 
 def change_recipe(sampler: Sampler, **values: float) -> Sampler:
     spec = msgspec.structs.replace(STILL, **{"foreground_probability": 0.0, **values})
-    return Sampler(sampler.cases, msgspec.structs.replace(sampler.configuration, augmentation=spec), sampler.seed)
+    return Sampler(sampler.cases, sampler.load, msgspec.structs.replace(sampler.configuration, augmentation=spec), sampler.seed)
 
 
 def describe(batch: Batch) -> list[dict[str, float]]:
@@ -142,8 +143,8 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_step(recipe
     assert (here[0].images.shape, here[0].labels.shape) == ((4, 1, *(PATCH,) * 3), (4, *(PATCH,) * 3))
     assert (here[0].images.dtype, here[0].labels.dtype) == (torch.float32, torch.int64)
     assert_same(list_batches(loader), here)
-    assert_same(list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), workers=2), 1), here[1:])
-    (part,) = list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), Distribution(1, 3)), 1, 2)
+    assert_same(list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), threads=2), 1), here[1:])
+    (part,) = list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), distribution=Distribution(1, 3)), 1, 2)
     assert torch.equal(part.images, here[1].images[1:2])
 
 
