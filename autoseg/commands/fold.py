@@ -161,7 +161,7 @@ class FoldHooks:
     def compute(self) -> Compute:
         """The precision of the settings, or the safer one of a rescue."""
         precision = self.course.rescue.precision if self.course.rescue else self.settings.precision
-        return Compute(self.settings.device, precision, self.settings.channels_last)
+        return Compute(self.settings.device, precision, self.settings.channels_last, self.settings.compiled)
 
     def recall(self, step: int) -> None:
         """Takes up the rows, alarms and skipped cases of a training that goes on after `step`."""

@@ -66,7 +66,7 @@ def _follow_fold(job: Job, settings: TrainingSettings, device: DeviceName, reque
     """Whether the training came to its end; Diverged where it cannot be rescued (again)."""
     course = load_course(job.folder)
     precision = course.rescue.precision if course.rescue else settings.precision
-    compute = Compute(device, precision, settings.channels_last)
+    compute = Compute(device, precision, settings.channels_last)  # not compiled: the ranks join each other's gradients
     configuration = settings.configuration
     torch.set_num_threads(settings.threads)
     state = start_state(configuration, job.channels, job.classes, settings.seed, compute)

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 
 from autoseg.commands.fold import Job, load_followed_cases, make_loader, validate_cases
@@ -16,7 +17,7 @@ from autoseg.planning.fallback import step_down
 from autoseg.records.base import digest_of
 from autoseg.records.plan import Configuration
 from autoseg.records.training import TrainingSettings
-from autoseg.training.precision import time_candidates, time_steps
+from autoseg.training.precision import time_candidates, time_steps, time_threads
 from autoseg.training.schedule import fit_steps
 from autoseg.training.trainer import start_state
 
@@ -37,6 +38,8 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
     if not timed:
         raise InputError(f"Precision {job.options.precision} is not possible on {compute.device}.")
     fastest = next(iter(timed))
+    threads = _choose_threads(job, fastest)
+    torch.set_num_threads(threads)
     job.progress.say(_describe_candidates(timed), event="precision", precision=fastest.precision, channels_last=fastest.channels_last)
     seconds = time_steps(job.configuration, job.channels, job.classes, make_loader(job, fastest, job.options.seed))
     steps, validations = _fit_length(job, fastest, seconds)
@@ -51,12 +54,13 @@ def settle(job: Job, compute: Compute) -> TrainingSettings:
         device=fastest.device,
         precision=fastest.precision,
         channels_last=fastest.channels_last,
-        threads=torch.get_num_threads(),
+        threads=threads,
         seconds_per_step=seconds,
         training_digest=digest_of([job.fold, job.dataset.classes, job.dataset.channels]),
         patience=job.options.patience,
         init=origin,
         recipe=job.options.augmentation,
+        compiled=fastest.compiled,
     )
     save_record(job.folder.settings, settings)
     return settings
@@ -112,11 +116,23 @@ def _refuse_other_settings(job: Job, settings: TrainingSettings) -> None:
         job.progress.warn(f"The training was begun with {settings.steps} steps and goes on with them, not with {asked}.")
 
 
+def _choose_threads(job: Job, compute: Compute) -> int:
+    """All cores, or one thread for each two that share one where that is as fast."""
+    count = torch.get_num_threads()
+    physical = min(count, psutil.cpu_count(logical=False) or count)
+    if compute.device != "cpu" or physical == count:
+        return count
+    loader = make_loader(job, compute, job.options.seed)
+    return next(iter(time_threads(job.configuration, job.channels, job.classes, loader, (physical, count))))
+
+
 def _describe_candidates(timed: dict[Compute, float]) -> str:
-    names = {c: f"{c.precision}{' channels-last' if c.channels_last else ''}" for c in timed}
+    names = {c: f"{c.precision}{' channels-last' if c.channels_last else ''}{' compiled' if c.compiled else ''}" for c in timed}
     fastest, *others = timed
+    slowest = max(timed.values())
     text = f"{fastest.device}, {torch.get_num_threads()} threads, {names[fastest]}: {timed[fastest]:.3f} s a step"
-    return text + "".join(f"; {names[other]} {timed[other]:.3f} s" for other in others)
+    gain = f", {slowest / timed[fastest]:.1f} times as fast as the slowest" if others else ""
+    return text + gain + "".join(f"; {names[other]} {timed[other]:.3f} s" for other in others)
 
 
 def _fit_length(job: Job, compute: Compute, seconds: float) -> tuple[int, int]:

@@ -12,11 +12,15 @@ from autoseg.records.machine import DeviceName, PrecisionName
 
 @dataclass(frozen=True)
 class Compute:
-    """A device with a precision and a layout; `channels_last` puts the channels next to each other in memory."""
+    """A device with a precision and a layout; `channels_last` puts the channels next to each other in memory, `compiled` networks train
+
+    through torch.compile.
+    """
 
     device: DeviceName
     precision: PrecisionName = "fp32"
     channels_last: bool = False
+    compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of the forward pass."""
@@ -61,14 +65,17 @@ def choose_device(name: str = "auto") -> DeviceName:
 def use_cores(count: int) -> Iterator[None]:
     """Inside, torch uses `count` cores and takes denormal numbers as zero: they appear as weights decay and slow a CPU down many times.
 
-    Both are settings of the whole process, so they are put back for the caller's own work.
+    A GPU times the kernels of its convolutions and keeps the fastest. These are settings of the whole process, so they are put back for the
+    caller's own work.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
+    timing, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
     finally:
+        torch.backends.cudnn.benchmark = timing
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
 

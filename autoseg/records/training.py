@@ -41,6 +41,7 @@ class TrainingSettings(SavedRecord, frozen=True, kw_only=True):
     patience: int | None = None
     init: Origin | None = None
     recipe: RecipeName = "autoseg"
+    compiled: bool = False
 
 
 class Leg(Record, frozen=True, kw_only=True):

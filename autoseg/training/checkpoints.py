@@ -26,7 +26,8 @@ class TrainingState:
     """All that a resumption needs: the network, its optimiser, the averaged weights (empty where averaging is off), the scaler of fp16
     losses, the steps done and the seconds they took.
 
-    Several processes train one network: `distribution` is this one's place, `forward` the pass that joins their gradients.
+    Several processes train one network: `distribution` is this one's place, `forward` the pass that joins their gradients; alone it
+    is the compiled network, or nothing.
     """
 
     network: torch.nn.Module
@@ -42,7 +43,8 @@ class TrainingState:
         """From here on a step is that of all ranks."""
         self.distribution = distribution
         every_head = loss.deep_supervision and loss.coarsest_head
-        self.forward = distribution.join_network(self.network, every_head)
+        if distribution.size > 1:
+            self.forward = distribution.join_network(self.network, every_head)
 
 
 class _Header(msgspec.Struct):

@@ -129,7 +129,8 @@ def start_state(configuration: Configuration, channels: int, classes: int, seed:
     if configuration.schedule.averaging:
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     optimizer = build_optimizer(network, configuration.optimizer, fused=compute.device == "cuda")
-    return TrainingState(network, optimizer, average, build_scaler(compute))
+    forward = torch.compile(network) if compute.compiled else None
+    return TrainingState(network, optimizer, average, build_scaler(compute), forward=forward)
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,11 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     """
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
+    forward = state.forward if state.forward is not None else state.network
     parts = []
     for batch in batches:
         with compute.autocast():
-            logits = (state.forward or state.network)(batch.images)
+            logits = forward(batch.images)
         answer = logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions, state.distribution
         loss = compute_loss(*answer) / len(batches)
         state.scaler.scale(loss).backward()

@@ -96,8 +96,8 @@ def test_every_region_is_learnt_and_scored_and_the_network_has_no_background(run
     header = load_record(ModelHeader, fold / "model.json")
     assert header.regions
     followed = (fold / "log.csv").read_text().splitlines()
-    assert followed[0].endswith("validation_dice_whole,validation_dice_core,validation_dice_enhancing")
-    last = [float(value) for value in followed[-1].split(",")[-3:]]
+    assert followed[0].endswith("validation_dice_whole,validation_dice_core,validation_dice_enhancing,predicted_foreground")
+    last = [float(value) for value in followed[-1].split(",")[-4:-1]]
     assert min(last) > least
 
 
