@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 1e-5
+EVERY = 4  # of the voxels along an axis, for a first guess of a mean
 SLOPE = 0.01
 SLOPES = {"leaky_relu": SLOPE, "relu": 0.0}  # of activations that are one fixed slope below 0
 
@@ -30,9 +31,23 @@ PLAIN_STYLE = Style()
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (sample, channel, …) normalised, scaled and shifted, and the mean and inverse deviation (sample, channel) of x."""
+    """x (sample, channel, …) normalised, scaled and shifted, and the mean and inverse deviation (sample, channel) of x.
+
+    With the channels last the library's variance is the mean of the squares less the square of the mean, which loses digits where a channel
+    lies far from 0 (3e-3 of the answer at a mean of six deviations). So there the mean of a part of the voxels is taken off before.
+    """
     samples, channels = x.shape[:2]
-    return torch.native_group_norm(x, weight, bias, samples, channels, x[0, 0].numel(), channels, EPSILON)
+    voxels = x[0, 0].numel()
+    if x.is_contiguous():
+        return torch.native_group_norm(x, weight, bias, samples, channels, voxels, channels, EPSILON)
+    spatial = tuple(range(2, x.ndim))
+    part = x
+    for axis in spatial:
+        part = part.unfold(axis, 1, EVERY).squeeze(-1)
+    about = part.mean(spatial)
+    near = x - about.view(samples, channels, *(1 for _ in spatial))
+    y, mean, rstd = torch.native_group_norm(near, weight, bias, samples, channels, voxels, channels, EPSILON)
+    return y, mean + about, rstd
 
 
 def _differentiate(gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

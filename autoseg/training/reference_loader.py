@@ -70,19 +70,20 @@ def _make_ahead(drafts: Iterator[Draft], loader: ReferenceLoader) -> Iterator[Ma
     ahead = max(loader.threads, AHEAD * loader.sampler.configuration.batch_size)
     pool = _open_pool(loader.threads)
     waiting: deque[tuple[Draft, Future[Made]]] = deque()
+    processes: list[Any] = []  # noted while they live: those that have ended are no longer listed
     try:
         while True:
             waiting += [(draft, pool.submit(loader.make, draft)) for draft in islice(drafts, ahead - len(waiting))]
             if not waiting:
                 return
+            processes = processes or multiprocessing.active_children()
             draft, future = waiting.popleft()
-            processes: list[Any] = multiprocessing.active_children()
             try:
                 made = future.result()
             except BrokenProcessPool:
                 loader.warn(_describe_death(draft, processes))
                 pool.shutdown(wait=True, cancel_futures=True)
-                pool = _open_pool(loader.threads)
+                pool, processes = _open_pool(loader.threads), []
                 waiting = deque((other, pool.submit(loader.make, other)) for other, _ in waiting)
                 made = make_sample(draft)
             yield made

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autoseg.networks.blocks import EPSILON, SLOPE, ConvolutionBlock, FusedNormActivation, NormActivation, ResidualBlock, Style, initialise
+from autoseg.networks.blocks import (
+    EPSILON,
+    SLOPE,
+    ConvolutionBlock,
+    FusedNormActivation,
+    Norm,
+    NormActivation,
+    ResidualBlock,
+    Style,
+    initialise,
+)
 
 SHAPES = {"2d": (2, 3, 5, 4), "3d": (2, 3, 3, 4, 5), "one sample": (1, 2, 4, 4, 4)}
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -137,3 +147,16 @@ def test_a_residual_block_ends_with_the_activation(activation):
     block.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     block(x)
     assert (seen[0].flatten(2) == 0).all(dim=2).any()
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (3, 3, 3)])
+def test_channels_far_from_zero_are_normalised_precisely_in_both_layouts(kernel):
+    shape = (2, 32, *(24,) * len(kernel))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.5 + 10
+    norm = Norm(32)
+    expected = F.instance_norm(x.double(), eps=1e-5)
+    for layout in (torch.contiguous_format, FORMATS[len(shape)]):
+        placed = x.contiguous(memory_format=layout).requires_grad_()
+        answer = norm(placed)
+        assert answer.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(answer.double(), expected, rtol=0, atol=2e-4)
