@@ -108,11 +108,73 @@ def make_profiles() -> list[str]:
     return lines
 
 
+def show_steps(result: dict[str, Any]) -> str:
+    ours, theirs = result["autoseg"], result["nnunet"]
+    gradients = max(error["same_slopes"] for error in result["gradients"].values())
+    seconds = " and ".join(f"{one['seconds']:.2f}" for one in theirs)
+    return (
+        f"- Steps (`benchmarks/training_steps.py`), nnU-Net's plan of the hippocampus, batch {ours['batch']}, both in float32: "
+        f"**{result['speed_up']:.2f}** times nnU-Net's steps per second ({ours['seconds']:.2f} s a step against {seconds} s before and "
+        f"after). This CPU has no bf16, and convolutions alone take most of both. Gradient against float64: {gradients:.0e}."
+    )
+
+
+def show_augmentation(result: dict[str, Any]) -> str:
+    ratios = ", ".join(f"**{value:.1f}** times {name}" for name, value in result["speed_up_by_means"].items())
+    each = result["seconds_per_sample_mean"]["autoseg"]
+    return (
+        f"- Augmentation (`benchmarks/augmentation.py`), the same recipe and orders, one core, {result['samples']} samples: {ratios} "
+        f"({each * 1e3:.1f} ms a sample of {'x'.join(map(str, result['patch']))})."
+    )
+
+
+def show_kill(result: dict[str, Any]) -> str:
+    equal = "bit-equal" if result["bit_equal"] else "NOT equal"
+    return (
+        f"- Kills (`benchmarks/kill.py`): after {result['kills']} kills -9 at random moments the weights are {equal} to those of a "
+        f"training that was not killed; stray files: {len(result['strays'])}."
+    )
+
+
+def show_memory(result: dict[str, Any]) -> str:
+    most = max(result["loading"], key=lambda row: row["peak_growth_bytes"])
+    return (
+        f"- Memory (`benchmarks/loading_memory.py`): reading and augmenting two patches of 128³ a batch from a store of {most['cases']} "
+        f"scans takes {most['peak_growth_bytes'] / 1e6:.0f} MB at its peak ({most['threads']} threads); a training's resident memory at "
+        f"step 1000 is {result['training']['growth']:+.1%} of that at step 100."
+    )
+
+
+ENGINE = {"training_steps": show_steps, "augmentation": show_augmentation, "kill": show_kill, "loading_memory": show_memory}
+
+
+def make_engine() -> list[str]:
+    lines = [show(load(name)["results"]) for name, show in ENGINE.items() if (RESULTS / f"{name}.json").is_file()]
+    if not (RESULTS / "gpu.json").is_file():
+        lines.append("- On a GPU nothing has been measured yet; `benchmarks/gpu.py` does it all in one go.")
+    return ["**The training engine**:", "", *lines, *(make_minutes() if (RESULTS / "training_minutes.json").is_file() else [])]
+
+
+def make_minutes() -> list[str]:
+    rows = load("training_minutes")["results"]
+    lines = [
+        "",
+        "Hippocampus fold 0 in the same minutes (`benchmarks/training_minutes.py`); nnU-Net's schedule is fitted to the time, too:",
+        "",
+    ]
+    lines += ["| | minutes | cores | seed | steps | mean Dice | by class |", "|---|---|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: (row["minutes"], row["tool"], row["seed"])):
+        classes = ", ".join(f"{value:.3f}" for value in row["dice"].values())
+        places = f"{row['minutes']:g} | {row['cores']} | {row['seed']} | {row['steps']}"
+        lines.append(f"| {row['tool']} | {places} | **{row['mean_dice']:.4f}** | {classes} |")
+    return lines
+
+
 def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", *make_planner(), "", END])
+    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", *make_planner(), "", *make_engine(), "", END])
     README.write_text(before + figures + after)
 
 

@@ -4,6 +4,7 @@ A loss is a function of sums over the batch, and `Distribution.sum` makes them s
 batch, however unevenly samples and ignored voxels are dealt out.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ def join_group(distribution: Distribution, device: DeviceName) -> Iterator[None]
     dist.init_process_group(BACKENDS[device], rank=distribution.rank, world_size=distribution.size, timeout=LONGEST_WAIT)
     try:
         yield
+        dist.barrier()  # none leaves while another still speaks to it
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise
@@ -123,4 +125,5 @@ def join_group(distribution: Distribution, device: DeviceName) -> Iterator[None]
             "Type the same command again: it goes on from there.",
         ) from error
     finally:
+        gc.collect()  # networks that know the group go before it, or its threads end the process
         dist.destroy_process_group()

@@ -58,9 +58,16 @@ class Loader:
 
     def read(self, step: int) -> Parts:
         """Draws a step's samples (this process's part of them) and reads the boxes that they need."""
-        size, patch = self.sampler.configuration.batch_size, self.sampler.configuration.patch_size
-        samples = [self.sampler.draw(step * size + place) for place in self.distribution.deal(size)]
-        parts = [self._read_box(sample) for sample in samples]
+        samples = self.draw(step)
+        return self.assemble(samples, [self.read_box(sample) for sample in samples])
+
+    def draw(self, step: int) -> list[Sample]:
+        size = self.sampler.configuration.batch_size
+        return [self.sampler.draw(step * size + place) for place in self.distribution.deal(size)]
+
+    def assemble(self, samples: list[Sample], parts: list[tuple[np.ndarray, np.ndarray]]) -> Parts:
+        """All that the host does: copies what lies on voxels into its place, and collects the numbers of the rest."""
+        patch = self.sampler.configuration.patch_size
         backgrounds = np.array([sample.background for sample in samples], dtype=np.float32)
         images = np.empty((*backgrounds.shape, *patch), dtype=np.float32)
         images[:] = backgrounds.reshape(*backgrounds.shape, *(1,) * len(patch))
@@ -72,7 +79,7 @@ class Loader:
         made = torch.from_numpy(images), torch.from_numpy(labels)
         return self._pin(Parts(*made, make_warps(samples, parts), collect_changes(samples, patch), tuple(s.case for s in samples)))
 
-    def _read_box(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def read_box(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Image (channel, *box) and label (*box) of a sample."""
         box = sample.box
         if sample.slice_index is not None:
