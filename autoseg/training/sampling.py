@@ -1,5 +1,6 @@
 """Which patch a sample is: drawn from (seed, number of the sample) alone, so that threads and resumptions change nothing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -99,7 +100,7 @@ def _draw_centre(generator: np.random.Generator, case: PreparedCase, configurati
         size, edge = shape[axis], configuration.patch_size[axis - len(shape) + dimension]
         low, high = sorted(((edge - 1) / 2, size - 1 - (edge - 1) / 2))
         free = generator.uniform(low, high)
-        centre.append(float(np.clip(position[axis], low, high)) if chosen is not None else float(free))
+        centre.append(min(max(position[axis], low), high) if chosen is not None else float(free))
     return (round(position[0]) if len(shape) > dimension else None), tuple(centre)
 
 
@@ -134,8 +135,7 @@ def compute_touched_box(
     """
     reach = np.abs(matrix) @ ((np.array(patch) - 1) / 2) + margin
     box = []
-    for middle, extent, size in zip(centre, reach, shape):
-        low = int(np.clip(np.floor(middle - extent), 0, size - 1))
-        high = int(np.clip(np.ceil(middle + extent) + 1, low + 1, size))
-        box.append((low, high))
+    for middle, extent, size in zip(centre, reach.tolist(), shape):
+        low = min(max(math.floor(middle - extent), 0), size - 1)
+        box.append((low, min(max(math.ceil(middle + extent) + 1, low + 1), size)))
     return tuple(box)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autoseg.training.augmentation import apply_axes
 from autoseg.training.sampling import Sample
+
+BEFORE, BEHIND = 1, 2  # voxels of border around a box: positions beyond it end there, and so do their neighbours
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Warp:
 
     `straight`: no axis is turned or bent, so that each is interpolated by itself, which is much faster.
 
-    images (n, channel, *box) less their background, labels (n, *box + 2) int16 within a border of 0; matrices (n, dimension, dimension) and
-    centres (n, dimension) in voxels of the box; backgrounds (n, channel); displacements (n, dimension, *grid), or nothing where no sample
-    has any.
+    images (channel, n, *box) less their background and labels (n, *box) int16, both within a border of 0 (one voxel before, two behind);
+    matrices (n, dimension, dimension) and centres (n, dimension) in voxels of the box with its border; backgrounds (n, channel);
+    displacements (n, dimension, *grid), or nothing where no sample has any.
     """
 
     straight: bool
@@ -68,16 +69,15 @@ def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: li
     chosen = [samples[row] for row in rows]
     sizes = np.array([parts[row][1].shape for row in rows])
     channels, dimension = len(chosen[0].background), sizes.shape[1]
-    box = tuple(int(edge) for edge in sizes.max(axis=0))
-    images = np.zeros((len(rows), channels, *box), dtype=np.float32)
-    labels = np.zeros((len(rows), *(edge + 2 for edge in box)), dtype=np.int16)
+    box = tuple(int(edge) + BEFORE + BEHIND for edge in sizes.max(axis=0))
+    images = np.zeros((channels, len(rows), *box), dtype=np.float32)
+    labels = np.zeros((len(rows), *box), dtype=np.int16)
     backgrounds = np.array([sample.background for sample in chosen], dtype=np.float32)
     for place, row in enumerate(rows):
-        inside = [slice(0, size) for size in sizes[place]]
-        bordered = [slice(1, size + 1) for size in sizes[place]]
+        inside = tuple(slice(BEFORE, BEFORE + size) for size in sizes[place])
         image, label = parts[row]
-        np.subtract(image, backgrounds[place].reshape(-1, *(1,) * dimension), out=images[place][(slice(None), *inside)])
-        labels[place][tuple(bordered)] = label
+        np.subtract(image, backgrounds[place].reshape(-1, *(1,) * dimension), out=images[:, place][(slice(None), *inside)])
+        labels[place][inside] = label
     signs = np.array([[-1.0 if axis in sample.flips else 1.0 for axis in range(dimension)] for sample in chosen])
     lows = np.array([[low for low, _ in sample.box] for sample in chosen])
     return Warp(
@@ -86,7 +86,7 @@ def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: li
         images=torch.from_numpy(images),
         labels=torch.from_numpy(labels),
         matrices=torch.from_numpy((np.stack([sample.matrix for sample in chosen]) * signs[:, None]).astype(np.float32)),
-        centres=torch.from_numpy((np.array([sample.centre for sample in chosen]) - lows).astype(np.float32)),
+        centres=torch.from_numpy((np.array([sample.centre for sample in chosen]) - lows + BEFORE).astype(np.float32)),
         backgrounds=torch.from_numpy(backgrounds),
         displacements=_collect_displacements(chosen),
     )
@@ -111,29 +111,30 @@ def apply_warp(warp: Warp, images: Tensor, labels: Tensor) -> None:
     interpolation. Beyond the image lies its own background, labelled 0.
     """
     patch = tuple(labels.shape[1:])
-    displacements = _spread(warp.displacements, patch) if warp.displacements is not None else None
-    interpolated = _interpolate_axes(warp, patch) if warp.straight else _interpolate(warp, patch, displacements)
+    interpolated, nearest = _stretch(warp, patch) if warp.straight else _bend(warp, patch)
     images[warp.rows] = interpolated.add_(warp.backgrounds.view(*warp.backgrounds.shape, *(1,) * len(patch)))
-    labels[warp.rows] = _take_nearest(warp, _locate(warp, patch, displacements, [1.0] * len(patch), [1.0] * len(patch)))
+    labels[warp.rows] = nearest
 
 
-def _interpolate(warp: Warp, patch: tuple[int, ...], displacements: Tensor | None) -> Tensor:
-    """Linear interpolation anywhere in the boxes, 0 beyond: (n, channel, *patch)."""
-    box = warp.images.shape[2:]
-    scales = [2 / edge for edge in box]  # grid_sample counts from -1 to 1 between the box's borders, the last axis first
-    grid = torch.stack(_locate(warp, patch, displacements, scales, [1 / edge - 1 for edge in box])[::-1], dim=-1)
-    return F.grid_sample(warp.images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Images (n, channel, *patch) and labels (n, *patch) where the matrices are diagonal: one axis after the other."""
+    positions = []
+    for axis, (edge, size) in enumerate(zip(patch, warp.labels.shape[1:])):
+        position = warp.centres[:, axis, None] + warp.matrices[:, axis, axis, None] * _make_steps(edge, warp)
+        positions.append(position.clamp_(0, size - BEHIND))
+    weights = [_weigh(position, size) for position, size in zip(positions, warp.labels.shape[1:])]
+    channels = [apply_axes(channel, *weights) for channel in warp.images]
+    labels = []
+    for number, label in enumerate(warp.labels):
+        for axis, position in enumerate(positions):
+            label = label.index_select(axis, (position[number] + 0.5).int())
+        labels.append(label)
+    return torch.stack(channels, dim=1), torch.stack(labels)
 
 
-def _interpolate_axes(warp: Warp, patch: tuple[int, ...]) -> Tensor:
-    """The same where the matrices are diagonal: one small matrix per axis."""
-    channels = warp.images.shape[1]
-    weights = []
-    for axis, (edge, size) in enumerate(zip(patch, warp.images.shape[2:])):
-        steps = torch.arange(edge, dtype=torch.float32, device=warp.images.device) - (edge - 1) / 2
-        position = warp.centres[:, axis, None] + warp.matrices[:, axis, axis, None] * steps
-        weights.append(_weigh(position, size).repeat_interleave(channels, dim=0))
-    return apply_axes(warp.images.flatten(0, 1), *weights).unflatten(0, (-1, channels))
+def _make_steps(edge: int, warp: Warp) -> Tensor:
+    """Offsets of a patch's voxels from its centre along one axis."""
+    return torch.arange(edge, dtype=torch.float32, device=warp.images.device) - (edge - 1) / 2
 
 
 def _weigh(position: Tensor, size: int) -> Tensor:
@@ -141,19 +142,45 @@ def _weigh(position: Tensor, size: int) -> Tensor:
     return (1 - (position[..., None] - torch.arange(size, device=position.device)).abs()).clamp_(min=0)
 
 
-def _locate(warp: Warp, patch: tuple[int, ...], displacements: Tensor | None, scales: list[float], shifts: list[float]) -> list[Tensor]:
-    """Where the patch's voxels lie in the box, in voxels times `scales` plus `shifts`: one tensor (n, *patch) per axis of the box."""
+def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The same anywhere in the boxes. Every corner around a position is fetched by its number in the flat box: faster than grid_sample."""
+    positions = _locate(warp, patch)
+    box = warp.labels.shape[1:]
+    strides = [math.prod(box[axis + 1 :]) for axis in range(len(box))]
+    first = torch.arange(len(warp.labels), dtype=torch.int32, device=warp.labels.device).view(-1, *(1,) * len(box)) * math.prod(box)
+    nearest, corner = first, first
+    shares = []
+    for position, stride in zip(positions, strides):
+        nearest = torch.add(nearest, (position + 0.5).int(), alpha=stride)
+        low = position.floor()
+        corner = torch.add(corner, low.int(), alpha=stride)
+        shares.append(position.sub_(low).flatten())
+    flat, index = warp.images.flatten(1), corner.flatten().long()
+
+    def interpolate(axis: int, offset: int) -> Tensor:
+        """Between the corners at `offset` from the first, along this axis and those after it."""
+        if axis == len(box):
+            return flat[:, offset:].index_select(1, index)
+        return interpolate(axis + 1, offset).lerp_(interpolate(axis + 1, offset + strides[axis]), shares[axis])
+
+    images = interpolate(0, 0).view(len(flat), len(warp.labels), *patch).transpose(0, 1)
+    return images, warp.labels.flatten().index_select(0, nearest.flatten()).view(-1, *patch)
+
+
+def _locate(warp: Warp, patch: tuple[int, ...]) -> list[Tensor]:
+    """Where the patch's voxels lie in the box with its border, in voxels: one tensor (n, *patch) per axis; those beyond lie on it."""
     count, dimension = warp.centres.shape
-    offsets = []
-    for axis, edge in enumerate(patch):
-        steps = torch.arange(edge, dtype=torch.float32, device=warp.images.device) - (edge - 1) / 2
-        offsets.append(steps.view(1, *(-1 if other == axis else 1 for other in range(dimension))))
+    offsets = [
+        _make_steps(edge, warp).view(1, *(-1 if other == axis else 1 for other in range(dimension))) for axis, edge in enumerate(patch)
+    ]
+    displacements = _spread(warp.displacements, patch) if warp.displacements is not None else None
     positions = []
-    for axis, (scale, shift) in enumerate(zip(scales, shifts)):
-        position = (warp.centres[:, axis] * scale + shift).view(count, *(1,) * dimension)
+    for axis, size in enumerate(warp.labels.shape[1:]):
+        position = warp.centres[:, axis].view(count, *(1,) * dimension)
         for other, offset in enumerate(offsets):
-            position = position + (warp.matrices[:, axis, other] * scale).view(count, *(1,) * dimension) * offset
-        positions.append(position if displacements is None else position + displacements[:, axis] * scale)
+            position = position + warp.matrices[:, axis, other].view(count, *(1,) * dimension) * offset
+        position = position if displacements is None else position + displacements[:, axis]
+        positions.append(position.clamp_(0, size - BEHIND))
     return positions
 
 
@@ -165,13 +192,3 @@ def _spread(grid: Tensor, patch: tuple[int, ...]) -> Tensor:
         weights = _weigh(torch.linspace(0, points - 1, edge, device=grid.device), points)
         matrices.append(weights.expand(count * dimension, -1, -1))
     return apply_axes(grid.flatten(0, 1), *matrices).view(count, dimension, *patch)
-
-
-def _take_nearest(warp: Warp, positions: list[Tensor]) -> Tensor:
-    """The label of the voxel nearest to positions, which count from the border around the box: 0 beyond the image."""
-    box = warp.labels.shape[1:]
-    index = torch.arange(len(warp.labels), device=warp.labels.device).view(-1, *(1,) * len(box)) * math.prod(box)
-    for axis, position in enumerate(positions):
-        nearest = position.round_().clamp_(0, box[axis] - 1)
-        index = index + nearest.to(torch.int64).mul_(math.prod(box[axis + 1 :]))
-    return warp.labels.view(-1).take(index)
