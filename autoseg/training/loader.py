@@ -18,7 +18,7 @@ from autoseg.training.sampling import Sample, Sampler
 from autoseg.training.spatial import Warp, apply_warp, cut_on_voxels, make_warps
 
 AHEAD = 2  # batches beside those that the threads work on
-AHEAD_BYTES = 2e8  # of patches read ahead, so that large batches do not fill the memory
+AHEAD_BYTES = 1.5e8  # of patches read ahead, so that large batches do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Loader:
                 cut_on_voxels(image, sample, images[place])
                 cut_on_voxels(label, sample, labels[place])
         made = torch.from_numpy(images), torch.from_numpy(labels)
-        return self._pin(Parts(*made, make_warps(samples, parts), collect_changes(samples, patch), tuple(s.case for s in samples)))
+        most = 1 if self.compute.device == "cpu" else len(samples)  # a CPU gains nothing from more, which take memory
+        return self._pin(Parts(*made, make_warps(samples, parts, most), collect_changes(samples, patch), tuple(s.case for s in samples)))
 
     def read_box(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Image (channel, *box) and label (*box) of a sample."""
@@ -103,7 +104,9 @@ class Loader:
         """The batches of steps first … last - 1, read ahead; a reading error is raised here."""
         configuration = self.sampler.configuration
         voxels = configuration.batch_size * math.prod(configuration.patch_size) * len(configuration.normalization)
-        ahead = max(1, min(self.threads + AHEAD, int(AHEAD_BYTES / (2 * 4 * voxels))))  # a turned patch reads some twice its own voxels
+        ahead = max(
+            1, min(self.threads + AHEAD, int(AHEAD_BYTES / (4 * 4 * voxels)))
+        )  # a turned patch reads up to four times its own voxels
         with ThreadPoolExecutor(self.threads, thread_name_prefix="autoseg-read") as executor:
             waiting: deque[Future[Parts]] = deque()
             for step in range(first, last):

@@ -55,14 +55,21 @@ def cut_on_voxels(part: np.ndarray, sample: Sample, into: np.ndarray) -> None:
     mirrored[tuple(target)] = part[tuple(source)]
 
 
-def make_warps(samples: list[Sample], parts: list[tuple[np.ndarray, np.ndarray]]) -> list[Warp]:
-    """The warps of the samples of a batch that do not lie on voxels; parts (image, label) inside their boxes, of every sample."""
+def make_warps(samples: list[Sample], parts: list[tuple[np.ndarray, np.ndarray]], most: int) -> list[Warp]:
+    """The warps of the samples of a batch that do not lie on voxels, up to `most` in each.
+
+    parts: image and label inside its box, of every sample.
+    """
     kinds: dict[bool, list[int]] = {True: [], False: []}
     for row, sample in enumerate(samples):
         if not sample.on_voxels:
             straight = sample.displacements is None and np.array_equal(sample.matrix, np.diag(np.diag(sample.matrix)))
             kinds[bool(straight)].append(row)
-    return [_make_warp(straight, rows, samples, parts) for straight, rows in kinds.items() if rows]
+    return [
+        _make_warp(straight, rows[first : first + most], samples, parts)
+        for straight, rows in kinds.items()
+        for first in range(0, len(rows), most)
+    ]
 
 
 def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: list[tuple[np.ndarray, np.ndarray]]) -> Warp:

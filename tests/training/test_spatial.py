@@ -20,7 +20,9 @@ def make_sample(centre, matrix, patch, shape, flips=(), displacements=None) -> S
     return Sample("A", None, centre, matrix, displacements, on_voxels, flips, box, BACKGROUND, NOTHING, 0)
 
 
-def cut_all(image: np.ndarray, label: np.ndarray, samples: list[Sample], patch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def cut_all(
+    image: np.ndarray, label: np.ndarray, samples: list[Sample], patch: tuple[int, ...], most: int = 9
+) -> tuple[np.ndarray, np.ndarray]:
     """A batch of patches of whole arrays, cut as the loader does it."""
     places = [tuple(slice(low, high) for low, high in sample.box) for sample in samples]
     parts = [(image[(slice(None), *place)], label[place]) for place in places]
@@ -31,7 +33,7 @@ def cut_all(image: np.ndarray, label: np.ndarray, samples: list[Sample], patch: 
         if sample.on_voxels:
             cut_on_voxels(part[0], sample, images[place])
             cut_on_voxels(part[1], sample, labels[place])
-    for warp in make_warps(samples, parts):
+    for warp in make_warps(samples, parts, most):
         apply_warp(warp, torch.from_numpy(images), torch.from_numpy(labels))
     return images, labels
 
@@ -126,7 +128,8 @@ def test_a_bent_patch_equals_scipys_interpolation(shape, flips):
     assert np.array_equal(got_label[certain], np.flip(expected_label, flips)[certain])
 
 
-def test_a_batch_is_its_samples_one_by_one():
+@pytest.mark.parametrize("most", [1, 2, 9])
+def test_a_batch_is_its_samples_one_by_one(most):
     shape, patch = (16, 17, 18), (6, 7, 8)
     image, label = make_arrays(shape, 1)
     grid = np.random.default_rng(3).normal(0, 1.5, (3, 2, 2, 2)).astype(np.float32)
@@ -137,7 +140,7 @@ def test_a_batch_is_its_samples_one_by_one():
         make_sample((8.0, 8.0, 9.5), np.eye(3), patch, shape, (), grid),
         make_sample((8.0, 3.0, 9.5), np.diag([0.8, 0.8, 0.8]), patch, shape),
     ]
-    images, labels = cut_all(image, label, samples, patch)
+    images, labels = cut_all(image, label, samples, patch, most)
     for place, sample in enumerate(samples):
         alone, alone_label = cut(image, label, sample, patch)
         np.testing.assert_allclose(images[place], alone, atol=1e-5)
