@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import torch
 from builders import make_configuration
+from safetensors.torch import save_file
 
 from autoseg.errors import Interrupted
 from autoseg.networks.devices import Compute
@@ -67,11 +68,11 @@ def answer(question: Question, distribution: Distribution = ALONE) -> dict[str, 
 
 
 def answer_all(rank: int, size: int, questions: list[Question], folder: str) -> None:
-    """A rank's answers to all questions, each in FOLDER/rank_question.pt."""
+    """A rank's answers to all questions, each in FOLDER/rank_question.safetensors."""
     distribution = Distribution(rank, size, rank)
     with join_group(distribution, "cpu"):
         for number, question in enumerate(questions):
-            torch.save(answer(question, distribution), Path(folder) / f"{rank}_{number}.pt")
+            save_file(answer(question, distribution), Path(folder) / f"{rank}_{number}.safetensors")
         agreed = [distribution.any(rank == 1), distribution.any(False)]
         (Path(folder) / f"{rank}_agreed").write_text(str(agreed))
 

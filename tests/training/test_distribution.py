@@ -7,6 +7,7 @@ import pytest
 import torch
 from builders import make_configuration, write_problem
 from processes_for_tests import Question, answer, answer_all, lose_a_rank
+from safetensors.torch import load_file
 
 from autoseg.errors import InputError
 from autoseg.networks.devices import Compute
@@ -57,7 +58,7 @@ def answers(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         assert run_ranks(answer_all, 2, QUESTIONS, folder, patch) == [0, 0]
     assert {(folder / f"{rank}_agreed").read_text() for rank in range(2)} == {"[True, False]"}
-    return [[torch.load(folder / f"{rank}_{number}.pt") for rank in range(2)] for number in range(len(QUESTIONS))]
+    return [[load_file(folder / f"{rank}_{number}.safetensors") for rank in range(2)] for number in range(len(QUESTIONS))]
 
 
 @pytest.mark.parametrize("number", range(len(QUESTIONS)), ids=str)
