@@ -129,10 +129,11 @@ def _choose_threads(job: Job, compute: Compute) -> int:
 def _describe_candidates(timed: dict[Compute, float]) -> str:
     names = {c: f"{c.precision}{' channels-last' if c.channels_last else ''}{' compiled' if c.compiled else ''}" for c in timed}
     fastest, *others = timed
-    slowest = max(timed.values())
+    slowest = max(seconds for seconds in timed.values() if math.isfinite(seconds))
     text = f"{fastest.device}, {torch.get_num_threads()} threads, {names[fastest]}: {timed[fastest]:.3f} s a step"
     gain = f", {slowest / timed[fastest]:.1f} times as fast as the slowest" if others else ""
-    return text + gain + "".join(f"; {names[other]} {timed[other]:.3f} s" for other in others)
+    told = {c: f"{seconds:.3f} s" if math.isfinite(seconds) else "does not start" for c, seconds in timed.items()}
+    return text + gain + "".join(f"; {names[other]} {told[other]}" for other in others)
 
 
 def _fit_length(job: Job, compute: Compute, seconds: float) -> tuple[int, int]:

@@ -64,12 +64,12 @@ def _take_turns(steps: dict[Key, Callable[[], float]]) -> dict[Key, float]:
 
 
 def _time_compiled(configuration: Configuration, channels: int, classes: int, batch: Batch, plain: Compute) -> dict[Compute, float]:
-    """The same for a compiled network; nothing where the compiler does not start, whatever its reason."""
+    """The same for a compiled network; infinity where the compiler does not start, whatever its reason."""
     compute = replace(plain, compiled=True)
     try:
         return _take_turns({compute: _make_step(configuration, channels, classes, batch, compute)})
     except Exception:  # compilers fail in many ways, and the plain step is there
-        return {}
+        return {compute: float("inf")}
 
 
 def time_threads(configuration: Configuration, channels: int, classes: int, loader: Loader, counts: Sequence[int]) -> dict[int, float]:

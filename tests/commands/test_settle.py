@@ -7,6 +7,8 @@ import torch
 from whole_way import MODEL
 
 from autoseg.commands import settle
+from autoseg.commands.settle import _describe_candidates
+from autoseg.networks.devices import Compute
 from autoseg.training.precision import time_candidates
 
 WORDS = ("--fold", "0", "--device", "cpu", "--steps", "2", "--precision", "fp32", "--workers", "1")
@@ -58,3 +60,11 @@ def test_the_second_stage_of_a_cascade_is_refused_by_name(autoseg, planned_copy)
     assert answer.code == 2
     assert "3d_cascade is planned, but" in answer.err
     assert "3d_lowres" in answer.err
+
+
+def test_the_line_of_candidates_tells_gain_and_what_did_not_start():
+    timed = {Compute("cpu"): 0.5, Compute("cpu", channels_last=True): 1.0, Compute("cpu", compiled=True): math.inf}
+    line = _describe_candidates(timed)
+    assert "fp32: 0.500 s a step, 2.0 times as fast as the slowest" in line
+    assert "fp32 channels-last 1.000 s" in line
+    assert "fp32 compiled does not start" in line

@@ -1,6 +1,7 @@
 """Which precisions are tried, and how long."""
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_compiler_that_does_not_start_leaves_the_plain_step(loader, monkeypatc
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    assert precision._time_compiled(CONFIGURATION, 1, 2, batch, Compute("cpu")) == {}
+    assert precision._time_compiled(CONFIGURATION, 1, 2, batch, Compute("cpu")) == {Compute("cpu", compiled=True): math.inf}
 
 
 def test_a_compiled_network_trains_the_weights_of_the_plain_one(loader, monkeypatch):
