@@ -4,6 +4,8 @@ from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord
 
+LabelForm = Literal["values", "ids", "files"]
+
 
 class Channel(Record, frozen=True, kw_only=True):
     """One input channel: the files that hold it, as a path with `{case}`, and which component of a colour or 4D file it is."""
@@ -62,12 +64,14 @@ def count_outputs(classes: tuple[ClassLabel, ...]) -> int:
 class Case(Record, frozen=True, kw_only=True):
     """The files of one case, relative to the data set's root: one image per channel, the label if there is one.
 
-    `group` is what must not be torn apart by the folds (a patient); `digest` is the SHA-256 of the files' contents.
+    `group` is what must not be torn apart by the folds (a patient); `digest` is the SHA-256 of the files' contents. The label is a folder
+    where every object has a file of its own; `object_classes` is the file, if any, that says which object is of which class.
     """
 
     id: str
     images: tuple[str, ...]
     label: str | None = None
+    object_classes: str | None = None
     group: str = ""
     digest: str = ""
 
@@ -76,7 +80,8 @@ class Dataset(SavedRecord, frozen=True, kw_only=True):
     """A folder of scans with its labels, as it was understood.
 
     `root` is absolute; `layout` names the row of the table of layouts that fitted; classes are numbered 1 … N in their order here,
-    background is 0 (file value `background_value`); label maps of regions hold the numbers of their parts (list_parts).
+    background is 0 (file value `background_value`); label maps of regions hold the numbers of their parts (list_parts). `label_form` says
+    what the values in label files are: those of classes, the numbers of objects (`ids`), or one object in each file (`files`).
     """
 
     root: str
@@ -85,6 +90,7 @@ class Dataset(SavedRecord, frozen=True, kw_only=True):
     unit: Literal["mm", "px"]
     layout: str
     label_pattern: str = ""
+    label_form: LabelForm = "values"
     channels: tuple[Channel, ...]
     classes: tuple[ClassLabel, ...]
     background_value: int = 0

@@ -38,8 +38,36 @@ class ClassObjects(Record, frozen=True, kw_only=True):
     centre: tuple[float, ...] = ()
 
 
+NMS_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+class MeasuredObjects(Record, frozen=True, kw_only=True):
+    """The objects of one case of an instance task, each with its row in the packed little-endian int32 arrays (base64 in JSON).
+
+    `boxes` (n, 2 · dimension): lowest and, half-open, highest voxel edges on the scan's own grid, canonical axis order; `voxels` (n,);
+    `classes` (n,): class numbers 1 … N. `touching` counts objects with a face neighbour of another object, `on_border` those at the
+    image's border, `in_parts` those of several components, `tiny` those below 4 voxels; `overlapping` counts voxels that belonged to
+    more than one object (files of one object each), `lost` objects that had no voxel left then. `lost_to_nms` is the number of true
+    objects that greedy NMS of boxes would delete at each of NMS_LEVELS.
+    """
+
+    boxes: bytes
+    voxels: bytes
+    classes: bytes
+    touching: int
+    on_border: int
+    in_parts: int
+    tiny: int
+    overlapping: int
+    lost: int
+    lost_to_nms: tuple[int, ...]
+
+
 class CaseFingerprint(Record, frozen=True, kw_only=True):
-    """One case, in canonical orientation: shapes in voxels, spacing in mm, array order. `digest` is that of the case's files."""
+    """One case, in canonical orientation: shapes in voxels, spacing in mm, array order. `digest` is that of the case's files.
+
+    `objects` are there in instance tasks.
+    """
 
     case: str
     digest: str
@@ -49,6 +77,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     cropped_shape: tuple[int, ...]
     channels: tuple[ChannelIntensities, ...]
     classes: tuple[ClassObjects, ...]
+    objects: MeasuredObjects | None = None
 
 
 class PooledIntensities(Record, frozen=True, kw_only=True):

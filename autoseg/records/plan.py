@@ -4,9 +4,11 @@ from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord, digest_of
 from autoseg.records.dataset import Dataset
+from autoseg.records.detection import DetectionSpec, Thresholds
 from autoseg.records.machine import Machine
 
-ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade"]
+ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade", "instance_2d", "instance_3d", "boundary_2d", "boundary_3d"]
+Product = Literal["classes", "objects", "boundaries"]
 LossName = Literal["dice_ce", "weighted_ce", "topk_ce", "focal", "dice_focal", "tversky", "unified_focal", "boundary"]
 
 
@@ -154,7 +156,8 @@ class Configuration(Record, frozen=True, kw_only=True):
 
     `median_shape` is the median over scans at `spacing`, so it may end in .5. A step adds up the gradients of `accumulation` batches.
     `previous` names the configuration whose masks are an input as well (second stage of a cascade). `seconds_per_step` is what the planner
-    expects (0: not known). `user_set` lists the fields that the user has changed.
+    expects (0: not known). `user_set` lists the fields that the user has changed. `detection` is there where the network is a Mask R-CNN,
+    `thresholds` where the product are objects (the model's own, chosen on validation images, take their place).
     """
 
     name: ConfigurationName
@@ -177,10 +180,19 @@ class Configuration(Record, frozen=True, kw_only=True):
     seconds_per_step: float = 0.0
     reasons: dict[str, str]
     user_set: tuple[str, ...] = ()
+    detection: DetectionSpec | None = None
+    thresholds: Thresholds | None = None
 
     @property
     def dimension(self) -> int:
         return len(self.patch_size)
+
+    @property
+    def product(self) -> Product:
+        """What the network is trained to give: a class per voxel, objects (Mask R-CNN), or the objects' insides and boundaries."""
+        if self.detection is not None:
+            return "objects"
+        return "boundaries" if self.thresholds is not None else "classes"
 
 
 class Plan(SavedRecord, frozen=True, kw_only=True):
@@ -207,6 +219,7 @@ def preparation_digest(configuration: Configuration, plan: Plan, dataset: Datase
             "orientation": plan.orientation,
             "channels": dataset.channels,
             "classes": dataset.classes,
+            "label_form": dataset.label_form,
             "background": dataset.background_value,
             "ignore": dataset.ignore_value,
         }

@@ -4,6 +4,7 @@ from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord
 from autoseg.records.dataset import Channel, ClassLabel, are_regions
+from autoseg.records.detection import Thresholds
 from autoseg.records.machine import DeviceName, PrecisionName
 from autoseg.records.plan import Configuration
 
@@ -90,7 +91,7 @@ class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
 
 
 class ModelHeader(SavedRecord, frozen=True, kw_only=True):
-    """All that prediction needs beside the weights; together they are a model."""
+    """All that prediction needs beside the weights; together they are a model. `thresholds` are those chosen for objects, if any."""
 
     fold: int
     configuration: Configuration
@@ -109,6 +110,7 @@ class ModelHeader(SavedRecord, frozen=True, kw_only=True):
     channels_last: bool
     steps: int
     training_cases: int
+    thresholds: Thresholds | None = None
 
     @property
     def regions(self) -> bool:

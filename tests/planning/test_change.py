@@ -287,7 +287,7 @@ def test_every_field_of_the_records_is_either_settable_or_refused():
         ("augmentation.scaling", "0.7", "two numbers", ""),
         ("augmentation.scaling", "0.7,1,1.4", "two numbers", ""),
         ("batch_dice", "1", "true or false", ""),
-        ("previous", "3d", "3d_cascade, none", ""),
+        ("previous", "3d", "boundary_3d, none", ""),
         ("normalization.0.scheme", "z-score", "zscore", "zscore"),
     ],
 )
