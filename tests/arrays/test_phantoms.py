@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from autoseg.arrays.phantoms import Balls, draw_balls
 
-CASES = {"2D": ((96, 96), (1.0, 1.0), Balls((8, 12), (4.0, 9.0))), "3D": ((12, 48, 48), (3.0, 1.0, 1.0), Balls((4, 8), (6.0, 9.0)))}
+CASES = {"2D": ((96, 96), (1.0, 1.0), Balls((8, 12), (4.0, 9.0))), "3D": ((24, 64, 64), (3.0, 1.0, 1.0), Balls((8, 12), (6.0, 9.0)))}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -43,7 +43,8 @@ def test_some_balls_touch_and_every_ball_is_brighter_than_the_ground():
 
 def test_the_same_generator_gives_the_same_picture():
     first, second = (draw_balls(np.random.default_rng(4), (64, 64), (1.0, 1.0)) for _ in range(2))
-    assert (first[0] == second[0]).all() and (first[1] == second[1]).all()
+    assert (first[0] == second[0]).all()
+    assert (first[1] == second[1]).all()
 
 
 def test_a_place_too_full_leaves_balls_out():
