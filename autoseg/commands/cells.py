@@ -9,9 +9,10 @@ from autoseg.arrays.phantoms import Balls, draw_balls
 from autoseg.io.files import write_aside
 
 SEED = 11
+USUAL = Balls()
 
 
-def make_cells(folder: Path, numbers: range, shape: tuple[int, ...], spacing: tuple[float, ...], balls: Balls = Balls()) -> None:
+def make_cells(folder: Path, numbers: range, shape: tuple[int, ...], spacing: tuple[float, ...], balls: Balls = USUAL) -> None:
     """Writes images/cells_NNN and labels/cells_NNN, a case for each of `numbers`: PNG of 8 and 16 bits in 2D, NIfTI in 3D.
 
     A label holds the numbers of objects. The same every time; cases that are there are kept. Spacing in mm, array order; 1 in 2D.
