@@ -2,8 +2,8 @@
 
 python benchmarks/nuclei.py ../shared/data/nuclei PYTHON_OF_AN_ENVIRONMENT_WITH_STARDIST [--minutes 30] [--seed 0] [--only NAME,…]
 
-All train on the images of fold 0 and are scored on its unseen ones by the same code (autoseg evaluate). StarDist, made for one kind of image,
-trains on and is scored by the fluorescence images alone: grey on dark ground. A row that benchmarks/results/nuclei.json has is not
+All train on the images of fold 0 and are scored on its unseen ones by the same code (autoseg evaluate). StarDist, made for one kind of
+image, trains on and is scored by the fluorescence images alone: grey on dark ground. A row that benchmarks/results/nuclei.json has is not
 measured again.
 """
 
