@@ -166,7 +166,8 @@ def _change_contrast(rows: Tensor, factor: Tensor) -> Tensor:
     low, high = rows.flatten(1).amin(1), rows.flatten(1).amax(1)
     mean = rows.mean(_spatial(rows))
     stretched = torch.addcmul(_expand(mean - mean * factor, rows), rows, _expand(factor, rows))
-    return stretched.clamp_(_expand(low, rows), _expand(high, rows))
+    torch.maximum(stretched, _expand(low, rows), out=stretched)  # a CPU takes five times as long to clamp between tensors
+    return torch.minimum(stretched, _expand(high, rows), out=stretched)
 
 
 def _change_gamma(rows: Tensor, gamma: Tensor) -> Tensor:

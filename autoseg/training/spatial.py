@@ -119,14 +119,14 @@ def apply_warp(warp: Warp, images: Tensor, labels: Tensor) -> None:
     """
     patch = tuple(labels.shape[1:])
     interpolated, nearest = _stretch(warp, patch) if warp.straight else _bend(warp, patch)
-    backgrounds = warp.backgrounds.view(*warp.backgrounds.shape, *(1,) * len(patch))
     for place, row in enumerate(warp.rows):
-        torch.add(interpolated[place], backgrounds[place], out=images[row])
+        for image, channel, background in zip(images[row], interpolated, warp.backgrounds[place]):
+            torch.add(channel[place], background, out=image)
         labels[row] = nearest[place]
 
 
-def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Images (n, channel, *patch) and labels (n, *patch) where the matrices are diagonal: one axis after the other."""
+def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    """Images (n, *patch) by channel, less their background, and labels (n, *patch), where the matrices are diagonal: axis after axis."""
     positions = []
     for axis, (edge, size) in enumerate(zip(patch, warp.labels.shape[1:])):
         position = warp.centres[:, axis, None] + warp.matrices[:, axis, axis, None] * _make_steps(edge, warp)
@@ -138,7 +138,7 @@ def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         for axis, position in enumerate(positions):
             label = label.index_select(axis, (position[number] + 0.5).int())
         labels.append(label)
-    return torch.stack(channels, dim=1), torch.stack(labels)
+    return channels, torch.stack(labels)
 
 
 def _make_steps(edge: int, warp: Warp) -> Tensor:
@@ -151,7 +151,7 @@ def _weigh(position: Tensor, size: int) -> Tensor:
     return (1 - (position[..., None] - torch.arange(size, device=position.device)).abs()).clamp_(min=0)
 
 
-def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
     """The same anywhere in the boxes. Every corner around a position is fetched by its number in the flat box: faster than grid_sample."""
     box = warp.labels.shape[1:]
     strides = [math.prod(box[axis + 1 :]) for axis in range(len(box))]
@@ -163,7 +163,7 @@ def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         shares.append(position.frac_().flatten())
     index = corner.flatten().long()
     channels = [_interpolate(channel.flatten(), index, shares, strides).view(-1, *patch) for channel in warp.images]
-    return torch.stack(channels, dim=1), warp.labels.flatten().index_select(0, nearest.flatten()).view(-1, *patch)
+    return channels, warp.labels.flatten().index_select(0, nearest.flatten()).view(-1, *patch)
 
 
 def _interpolate(flat: Tensor, index: Tensor, shares: list[Tensor], strides: list[int]) -> Tensor:
