@@ -107,13 +107,24 @@ def _collect_occlusions(samples: list[Sample], patch: tuple[int, ...]) -> Change
 
 
 def apply_changes(images: Tensor, changes: list[Change]) -> Tensor:
-    """Does the changes to a batch (sample, channel, *patch) float32, in place, and returns it."""
+    """Does the changes to a batch (sample, channel, *patch) float32, in place, and returns it.
+
+    A CPU works on one row after the other, where it lies; a GPU on all at once.
+    """
     rows = images.view(-1, *images.shape[2:])
     for change in changes:
-        struck = rows[change.rows]
-        noisy = change.name == "noise"
-        rows[change.rows] = _add_noise(struck, change) if noisy else CHANGES[change.name](struck, *change.values)
+        if images.device.type == "cpu":
+            for place, row in enumerate(change.rows.tolist()):
+                here = slice(place, place + 1)
+                alone = replace(change, values=tuple(value[here] for value in change.values), seeds=change.seeds[here])
+                rows[row : row + 1].copy_(_apply_change(rows[row : row + 1], alone))
+        else:
+            rows[change.rows] = _apply_change(rows[change.rows], change)
     return images
+
+
+def _apply_change(rows: Tensor, change: Change) -> Tensor:
+    return _add_noise(rows, change) if change.name == "noise" else CHANGES[change.name](rows, *change.values)
 
 
 def apply_axes(rows: Tensor, *matrices: Tensor) -> Tensor:
@@ -155,7 +166,8 @@ def _change_contrast(rows: Tensor, factor: Tensor) -> Tensor:
     low, high = rows.flatten(1).amin(1), rows.flatten(1).amax(1)
     mean = rows.mean(_spatial(rows))
     stretched = torch.addcmul(_expand(mean - mean * factor, rows), rows, _expand(factor, rows))
-    return stretched.clamp_(_expand(low, rows), _expand(high, rows))
+    torch.maximum(stretched, _expand(low, rows), out=stretched)  # a CPU takes five times as long to clamp between tensors
+    return torch.minimum(stretched, _expand(high, rows), out=stretched)
 
 
 def _change_gamma(rows: Tensor, gamma: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ AHEAD_BYTES = 1.5e8  # of patches read ahead, so that large batches do not fill 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (sample, channel, *patch) float32, labels (sample, *patch) int64, and the cases they came from.
+    """images (sample, channel, *patch) float32, labels (sample, *patch) int16, and the cases they came from.
 
     `regions` says which label numbers belong to which class, bool (class, number); None where classes exclude each other.
     """
@@ -98,7 +98,7 @@ class Loader:
         for warp in there.warps:
             apply_warp(warp, there.images, there.labels)
         images = apply_changes(there.images, there.changes)
-        return Batch(self.compute.place(images), there.labels.long(), parts.cases, self.regions)
+        return Batch(self.compute.place(images), there.labels, parts.cases, self.regions)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1, read ahead; a reading error is raised here."""

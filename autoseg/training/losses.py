@@ -41,11 +41,12 @@ def compute_loss(
 ) -> Tensor:
     """The loss over all resolutions, finest first, weighted as the spec says (deep supervision, Lee 2015, arXiv 1409.5185).
 
-    logits (sample, class, …) per resolution; target (sample, …) int64 at full resolution, -1 to be ignored; coarser ones are taken from it
+    logits (sample, class, …) per resolution; integer target (sample, …) at full resolution, -1 to be ignored; coarser ones come from it
     by nearest neighbour. With `regions` (region, label number), bool, the channels of the logits are these regions, which may overlap and
     have no background: the loss is the mean over regions of that of two classes, so that cross-entropy is binary. With a `distribution` the
     loss is that of the joined batch of all its processes.
     """
+    target = target.long()
     total = torch.zeros((), device=target.device)
     for weight, head in zip(spec.weigh_heads(len(logits)), logits):
         if weight:

@@ -54,7 +54,7 @@ class ReferenceLoader(Loader):
 
     def _join(self, drafts: list[Draft], made: list[Made]) -> Batch:
         images = torch.from_numpy(np.stack([image for image, _ in made]))
-        labels = torch.from_numpy(np.stack([label for _, label in made]).astype(np.int64)).to(self.compute.device)
+        labels = torch.from_numpy(np.stack([label for _, label in made]).astype(np.int16)).to(self.compute.device)
         return Batch(self.compute.place(images), labels, tuple(draft.sample.case for draft in drafts), self.regions)
 
 

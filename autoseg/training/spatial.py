@@ -27,7 +27,7 @@ class Warp:
     """
 
     straight: bool
-    rows: Tensor
+    rows: list[int]
     images: Tensor
     labels: Tensor
     matrices: Tensor
@@ -89,7 +89,7 @@ def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: li
     lows = np.array([[low for low, _ in sample.box] for sample in chosen])
     return Warp(
         straight=straight,
-        rows=torch.tensor(rows),
+        rows=rows,
         images=torch.from_numpy(images),
         labels=torch.from_numpy(labels),
         matrices=torch.from_numpy((np.stack([sample.matrix for sample in chosen]) * signs[:, None]).astype(np.float32)),
@@ -119,12 +119,14 @@ def apply_warp(warp: Warp, images: Tensor, labels: Tensor) -> None:
     """
     patch = tuple(labels.shape[1:])
     interpolated, nearest = _stretch(warp, patch) if warp.straight else _bend(warp, patch)
-    images[warp.rows] = interpolated.add_(warp.backgrounds.view(*warp.backgrounds.shape, *(1,) * len(patch)))
-    labels[warp.rows] = nearest
+    for place, row in enumerate(warp.rows):
+        for image, channel, background in zip(images[row], interpolated, warp.backgrounds[place]):
+            torch.add(channel[place], background, out=image)
+        labels[row] = nearest[place]
 
 
-def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Images (n, channel, *patch) and labels (n, *patch) where the matrices are diagonal: one axis after the other."""
+def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    """Images (n, *patch) by channel, less their background, and labels (n, *patch), where the matrices are diagonal: axis after axis."""
     positions = []
     for axis, (edge, size) in enumerate(zip(patch, warp.labels.shape[1:])):
         position = warp.centres[:, axis, None] + warp.matrices[:, axis, axis, None] * _make_steps(edge, warp)
@@ -136,7 +138,7 @@ def _stretch(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         for axis, position in enumerate(positions):
             label = label.index_select(axis, (position[number] + 0.5).int())
         labels.append(label)
-    return torch.stack(channels, dim=1), torch.stack(labels)
+    return channels, torch.stack(labels)
 
 
 def _make_steps(edge: int, warp: Warp) -> Tensor:
@@ -149,29 +151,30 @@ def _weigh(position: Tensor, size: int) -> Tensor:
     return (1 - (position[..., None] - torch.arange(size, device=position.device)).abs()).clamp_(min=0)
 
 
-def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _bend(warp: Warp, patch: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
     """The same anywhere in the boxes. Every corner around a position is fetched by its number in the flat box: faster than grid_sample."""
-    positions = _locate(warp, patch)
     box = warp.labels.shape[1:]
     strides = [math.prod(box[axis + 1 :]) for axis in range(len(box))]
     first = torch.arange(len(warp.labels), dtype=torch.int32, device=warp.labels.device).view(-1, *(1,) * len(box)) * math.prod(box)
-    nearest, corner = first, first
-    shares = []
-    for position, stride in zip(positions, strides):
-        nearest = torch.add(nearest, (position + 0.5).int(), alpha=stride)
-        low = position.floor()
-        corner = torch.add(corner, low.int(), alpha=stride)
-        shares.append(position.sub_(low).flatten())
-    flat, index = warp.images.flatten(1), corner.flatten().long()
+    nearest, corner, shares = first, first, []
+    for position, stride in zip(_locate(warp, patch), strides):
+        nearest = torch.add(nearest, position.round().int(), alpha=stride)
+        corner = torch.add(corner, position.int(), alpha=stride)
+        shares.append(position.frac_().flatten())
+    index = corner.flatten().long()
+    channels = [_interpolate(channel.flatten(), index, shares, strides).view(-1, *patch) for channel in warp.images]
+    return channels, warp.labels.flatten().index_select(0, nearest.flatten()).view(-1, *patch)
 
-    def interpolate(axis: int, offset: int) -> Tensor:
-        """Between the corners at `offset` from the first, along this axis and those after it."""
-        if axis == len(box):
-            return flat[:, offset:].index_select(1, index)
-        return interpolate(axis + 1, offset).lerp_(interpolate(axis + 1, offset + strides[axis]), shares[axis])
 
-    images = interpolate(0, 0).view(len(flat), len(warp.labels), *patch).transpose(0, 1)
-    return images, warp.labels.flatten().index_select(0, nearest.flatten()).view(-1, *patch)
+def _interpolate(flat: Tensor, index: Tensor, shares: list[Tensor], strides: list[int]) -> Tensor:
+    """Linear between the voxels `index` of a flat box and those one stride further on along each axis, by `shares` of the way.
+
+    A function that named itself inside another would be a cycle of references, which keeps its tensors until Python collects garbage.
+    """
+    if not strides:
+        return flat.index_select(0, index)
+    near = _interpolate(flat, index, shares[1:], strides[1:])
+    return near.lerp_(_interpolate(flat[strides[0] :], index, shares[1:], strides[1:]), shares[0])
 
 
 def _locate(warp: Warp, patch: tuple[int, ...]) -> list[Tensor]:

@@ -141,7 +141,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_step(recipe
     loader = ReferenceLoader(recipes.store, sampler, Compute("cpu"))
     here = [loader.make_batch(loader.read(step)) for step in range(3)]
     assert (here[0].images.shape, here[0].labels.shape) == ((4, 1, *(PATCH,) * 3), (4, *(PATCH,) * 3))
-    assert (here[0].images.dtype, here[0].labels.dtype) == (torch.float32, torch.int64)
+    assert (here[0].images.dtype, here[0].labels.dtype) == (torch.float32, torch.int16)
     assert_same(list_batches(loader), here)
     assert_same(list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), threads=2), 1), here[1:])
     (part,) = list_batches(ReferenceLoader(recipes.store, sampler, Compute("cpu"), distribution=Distribution(1, 3)), 1, 2)
