@@ -97,7 +97,7 @@ def make_configuration(work: Workload) -> Configuration:
         batch_dice=True,
         loss=LossSpec(),
         optimizer=OptimizerSpec(name=work.optimizer, learning_rate=1e-4, weight_decay=3e-5),
-        schedule=ScheduleSpec(name="poly", warmup=0.0, averaging=0.0, epochs=1, minutes=0.0),
+        schedule=ScheduleSpec(name="poly", warmup=0.0, averaging=0.1, epochs=1, minutes=0.0),
         augmentation=AugmentationSpec(),
         mirror_axes=(),
         memory=MemoryEstimate(training_bytes=0, prediction_bytes=0),
