@@ -14,7 +14,7 @@ RESAMPLES = 100  # each sorts out every detection at ten limits
 
 @dataclass(frozen=True)
 class Detections:
-    """The scored predictions of one class in one case: scores (m,) and whether each is right at every limit of AP_PERCENTS, bool (m, 10)."""
+    """The scored predictions of one class in one case: scores (m,), and whether each is right at all of AP_PERCENTS, bool (m, 10)."""
 
     scores: np.ndarray
     right: np.ndarray

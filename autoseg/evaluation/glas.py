@@ -68,12 +68,13 @@ def _compute_dice(overlaps: Overlaps, pairs: np.ndarray) -> np.ndarray:
 
 def collect_points(ids: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
     """The voxel positions of each wanted object, int64 (area, dimension)."""
-    slices = ndimage.find_objects(np.maximum(ids, 0))
-    found = []
-    for number in wanted.tolist():
-        box = slices[number - 1]
-        found.append(np.argwhere(ids[box] == number) + [part.start for part in box])
-    return found
+    order = np.argsort(wanted)
+    numbers = np.zeros(ids.shape, np.int32)  # 1 … n by ascending id
+    own = np.isin(ids, wanted)
+    numbers[own] = np.searchsorted(wanted[order], ids[own]) + 1
+    boxes = ndimage.find_objects(numbers)
+    found = {place: np.argwhere(numbers[box] == n) + [part.start for part in box] for n, (place, box) in enumerate(zip(order, boxes), 1)}
+    return [found[place] for place in range(wanted.size)]
 
 
 def compute_hausdorff(first: np.ndarray, second: np.ndarray) -> float:

@@ -68,8 +68,9 @@ def count_overlaps(prediction: np.ndarray, reference: np.ndarray) -> Overlaps:
     rows, columns, counts = values[order] // base - 1, values[order] % base, counts[order]
 
     ignored = rows == -1
-    whole, out = (np.bincount(columns[chosen], counts[chosen], base) for chosen in (rows > -2, ignored))
-    kept = ~ignored & (2 * out < whole)[columns]
+    numbers = np.unique(columns, return_inverse=True)[1]
+    whole, out = np.bincount(numbers, counts), np.bincount(numbers, counts * ignored)
+    kept = ~ignored & (2 * out < whole)[numbers]
     reference_ids, reference_areas = _sum_by_id(rows, np.where(ignored, 0, counts))
     predicted_ids, predicted_areas = _sum_by_id(columns[kept], counts[kept])
     pairs = kept & (rows > 0) & (columns > 0)
@@ -139,7 +140,7 @@ class Tally:
     """What is counted of one class, in one case or, summed, in several.
 
     `hits` int64 (PERCENTS,): one-to-one matches from each IoU on; `matched` and `matched_iou` the number and the sum of IoU of those above
-    1/2; `aji`, `aji_plus` int64 (2,): shared and united voxels; `seg` the sum over references of the IoU with what covers over half of them.
+    1/2; `aji`, `aji_plus` int64 (2,): shared and united voxels; `seg` the sum of IoU of references with what covers over half of them.
     """
 
     references: int
