@@ -55,7 +55,9 @@ def test_it_is_that_of_detections_walked_through_one_by_one(seed):
         prediction = np.where(generator.random((9, 9)) < 0.9, np.roll(reference, generator.integers(0, 2), 0), 0)
         prediction[:2, :2] = 9
         found = count_overlaps(prediction, reference)
-        scores = dict(zip(found.predicted_ids.tolist(), generator.permutation(1000)[: found.predicted_ids.size] / 1000 + generator.random() / 1e6))
+        scores = dict(
+            zip(found.predicted_ids.tolist(), generator.permutation(1000)[: found.predicted_ids.size] / 1000 + generator.random() / 1e6)
+        )
         cases.append(judge_detections(found, np.array(list(scores.values()))))
         total += found.reference_ids.size
         for percent in AP_PERCENTS:

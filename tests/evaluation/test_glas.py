@@ -38,7 +38,9 @@ def one_side(own, others):
         partner = partner_of(mask, others)
         if partner is not None:
             dice += mask.sum() / total * 2 * (mask & partner).sum() / (mask.sum() + partner.sum())
-        distance += mask.sum() / total * (hausdorff(mask, partner) if partner is not None else min(hausdorff(mask, other) for other in others))
+        distance += (
+            mask.sum() / total * (hausdorff(mask, partner) if partner is not None else min(hausdorff(mask, other) for other in others))
+        )
     return dice, distance
 
 
