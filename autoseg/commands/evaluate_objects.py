@@ -58,7 +58,10 @@ class ListedObjects(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ObjectPair:
-    """One pair for a worker; `listing` is the mask's CASE_objects.json. With one class, every object is of it."""
+    """One pair for a worker; `listing` is the mask's CASE_objects.json. With one class, every object is of it.
+
+    `ignore` is the value in maps of reference ids that says nothing.
+    """
 
     case: str
     mask: Path
@@ -66,6 +69,7 @@ class ObjectPair:
     listing: Path | None
     classes: tuple[ClassLabel, ...]
     with_glas: bool
+    ignore: int | None = None
 
 
 def score_object_pairs(
@@ -75,7 +79,8 @@ def score_object_pairs(
     listings = {case: mask.with_name(f"{case}_objects.json") for case, (mask, _) in pairs.items()}
     listed = {case: path for case, path in listings.items() if path.is_file()}
     classes = choose_classes(manifest, list(listed.values()) if len(listed) == len(pairs) else [], progress)
-    tasks = [ObjectPair(case, mask, reference, listed.get(case), classes, with_glas) for case, (mask, reference) in pairs.items()]
+    ignore = manifest.ignore_value if manifest is not None else None
+    tasks = [ObjectPair(case, mask, truth, listed.get(case), classes, with_glas, ignore) for case, (mask, truth) in pairs.items()]
     return summarise_objects(run_pairs(score_object_files, tasks, workers, progress))
 
 
@@ -93,7 +98,7 @@ def choose_classes(manifest: Predictions | None, listings: list[Path], progress:
 def score_object_files(pair: ObjectPair) -> list[ClassCounts]:
     """Counts one pair of files. Raises InputError for other shapes and for objects without a known class."""
     prediction = read_prediction(pair.mask, pair.listing, pair.classes)
-    reference = read_reference(pair.reference, pair.classes, prediction.ids.shape)
+    reference = read_reference(pair.reference, pair.classes, prediction.ids.shape, pair.ignore)
     if prediction.ids.shape != reference.ids.shape:
         axes = "(z, y, x)" if prediction.ids.ndim == 3 else "(y, x)"
         raise InputError(f"the mask has {prediction.ids.shape} voxels, the reference {reference.ids.shape} {axes}.")
@@ -120,11 +125,13 @@ def read_prediction(path: Path, listing: Path | None, classes: tuple[ClassLabel,
     return LabelledObjects(ids, numbers, {number: item.score for number, item in known.items()})
 
 
-def read_reference(path: Path, classes: tuple[ClassLabel, ...], shape: tuple[int, ...]) -> LabelledObjects:
+def read_reference(path: Path, classes: tuple[ClassLabel, ...], shape: tuple[int, ...], ignore: int | None = None) -> LabelledObjects:
     """A folder of one file per object, or a map of ids with its classes in a JSON of the same name; an empty folder is an empty map."""
     if path.is_dir():
         return _read_files(path, classes, shape)
     ids = read_label(path)[0]
+    if ignore is not None:
+        ids = np.where(ids == ignore, -1, ids)
     present = [value for value in find_values(ids) if value > 0]
     if len(classes) == 1:
         return LabelledObjects(ids, dict.fromkeys(present, 1))

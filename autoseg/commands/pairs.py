@@ -13,7 +13,7 @@ from autoseg.parallel import run_cases
 from autoseg.progress import Progress
 
 FEW_CASES = 8  # below this many, starting worker processes takes longer than the work
-OBJECT_FOLDERS = ("{case}/masks",)  # one file per object in each
+OBJECT_FOLDERS = tuple(f"{{case}}/{name}" for name in ("masks", "mask", "labels", "instances", "objects"))  # a file per object in each
 
 
 class Pair(Protocol):

@@ -2,21 +2,19 @@
 
 import csv
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from whole_way import write_scan
 
 from autoseg.commands.evaluate import Wanted, evaluate
+from autoseg.commands.evaluate_objects import read_reference
 from autoseg.errors import InputError
 from autoseg.io.files import save_record
 from autoseg.records.dataset import ClassLabel
 from autoseg.records.predictions import PredictedCase, Predictions
 from autoseg.records.scores import InstanceScores, decode_scores
 
-NUCLEI = Path(os.environ.get("AUTOSEG_DATA", Path(__file__).parents[4] / "shared" / "data")) / "nuclei"
 BLOCKS = ((0, 0), (0, 8), (8, 0), (8, 8))  # corners of four squares of 4 by 4
 
 
@@ -117,7 +115,8 @@ def test_many_values_of_one_object_each_are_numbers_of_objects(autoseg, tmp_path
     assert len(json.loads((tmp_path / "out" / "scores.json").read_text())["classes"]) == 36
 
 
-def test_the_manifest_says_what_was_predicted(folders):
+def save_manifest(folder, label_pattern, ignore=None):
+    """predictions.json that knows case a alone."""
     case = PredictedCase(case="a", scan="a.png", mask="a.png", scan_digest="", mask_digest="", state="done")
     manifest = Predictions(
         task="instance",
@@ -126,13 +125,29 @@ def test_the_manifest_says_what_was_predicted(folders):
         configuration="instance_2d",
         classes=(ClassLabel(name="nucleus", values=(1,)),),
         background_value=0,
+        ignore_value=ignore,
         unit="px",
-        label_pattern="{case}/masks/*.png",
+        label_pattern=label_pattern,
         cases=(case,),
     )
-    save_record(folders[0] / "predictions.json", manifest)
+    save_record(folder / "predictions.json", manifest)
+
+
+@pytest.mark.parametrize("pattern", ["{case}/masks/*.png", "{case}/masks"])
+def test_the_manifest_says_what_was_predicted(folders, pattern):
+    save_manifest(folders[0], pattern)
     scores = evaluate(*folders, only_predicted=True, workers=1)
     assert scores.classes["nucleus"]["ap_cell_50"].mean == pytest.approx(3 / 5)
+
+
+def test_what_is_to_be_ignored_is_neither_found_nor_missed(folders, tmp_path):
+    save_manifest(folders[0], "ids/{case}{ext}", ignore=99)
+    reference = draw(*BLOCKS[:3])
+    write_scan(tmp_path / "ids" / "a.png", reference)
+    assert evaluate(folders[0], tmp_path, workers=1).classes["nucleus"]["ap_cell_50"].mean == 3 / 4
+    reference[12:, 12:] = 99  # where the mask holds an object too many
+    write_scan(tmp_path / "ids" / "a.png", reference)
+    assert evaluate(folders[0], tmp_path, workers=1).classes["nucleus"]["ap_cell_50"].mean == 1
 
 
 def test_the_glas_measures_are_asked_for(autoseg, folders):
@@ -179,13 +194,11 @@ def test_processes_give_the_same_scores_as_one(tmp_path):
 
 
 @pytest.mark.scans
-@pytest.mark.skipif(not NUCLEI.is_dir(), reason="the nuclei are not beside the checkout (../shared/data/nuclei)")
-def test_the_nuclei_against_themselves_are_right(tmp_path):
-    from autoseg.commands.evaluate_objects import read_reference
-
-    for folder in sorted(NUCLEI.iterdir())[:3]:
+def test_the_nuclei_against_themselves_are_right(real_scans, tmp_path):
+    nuclei = real_scans / "nuclei"
+    for folder in sorted(nuclei.iterdir())[:3]:
         ids = read_reference(folder / "masks", (ClassLabel(name="nucleus", values=(1,)),), ()).ids
         write_scan(tmp_path / f"{folder.name}.png", ids.astype(np.uint16))
-    scores = evaluate(tmp_path, NUCLEI, only_predicted=True, workers=1)
+    scores = evaluate(tmp_path, nuclei, only_predicted=True, workers=1)
     assert {scores.mean[name] for name in ("ap_cell_50_95", "f1_50", "pq", "aji", "aji_plus", "seg")} == {1}
     assert len(scores.cases) == 3

@@ -172,6 +172,16 @@ def test_one_prediction_may_serve_twice_for_aji_but_not_for_aji_plus():
     assert row.aji_plus == pytest.approx(3 / (5 + 2))
 
 
+def test_a_good_pair_is_not_given_up_for_two_poor_ones():
+    assert match_one_to_one(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.8, 0.05, 0.05])).tolist() == [0]
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
+def test_of_two_equally_good_predictions_the_first_in_the_map_serves_whatever_its_id(ids):
+    reference, prediction = np.array([1, 1, 1, 1, 2, 2, 2, 0, 0]), np.array([*ids[:1] * 2, *ids[1:] * 2, *ids[:1] * 2, 0, *ids[1:] * 2])
+    assert score_tally("", "", tally(count_overlaps(prediction, reference))).aji == pytest.approx((2 + 2) / (6 + 5 + 4))
+
+
 def test_below_a_half_each_object_still_matches_once():
     reference, prediction = np.array([1, 1, 1, 1, 1]), np.array([4, 4, 5, 5, 0])
     row = score_tally("", "", tally(count_overlaps(prediction, reference)))
