@@ -162,6 +162,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("references", metavar="REFERENCES", help="folder, or pattern with {case}")
     parser.add_argument("-o", "--output", metavar="scores.json")
     parser.add_argument("--only-predicted", action="store_true", help="references without a mask are no error")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="", help="classes or objects (default: what the files show)")
+    parser.add_argument("--metrics", choices=("glas",), default="", help="glas: object F1, Dice and Hausdorff distance too")
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:

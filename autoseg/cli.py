@@ -153,9 +153,10 @@ def _predict(arguments: argparse.Namespace, progress: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
-    from autoseg.commands.evaluate import evaluate
+    from autoseg.commands.evaluate import Wanted, evaluate
 
-    evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress)
+    wanted = Wanted(arguments.task, arguments.metrics)
+    evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress, wanted)
 
 
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:

@@ -4,27 +4,34 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from autoseg.arrays.labels import encode_labels
-from autoseg.errors import AutosegError, CasesFailed, InputError
+from autoseg.arrays.labels import encode_labels, find_values
+from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
+from autoseg.commands.measure import MANY_VALUES
+from autoseg.commands.pairs import find_references, run_pairs
+from autoseg.errors import CasesFailed, InputError
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.io.files import list_files, load_record, save_record, write_bytes
-from autoseg.io.layouts import LABEL_SUFFIXES
-from autoseg.io.machine import count_cores
-from autoseg.io.patterns import get_file_part, match_paths, split_pattern
 from autoseg.io.scans import get_ending, read_label, strip_ending
-from autoseg.parallel import run_cases
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.predictions import Predictions
-from autoseg.records.scores import METRICS, CaseScore, Scores
+from autoseg.records.scores import GLAS_METRICS, INSTANCE_METRICS, METRICS, CaseScore, InstanceScores, Scores
 
 MANIFEST = "predictions.json"
-FEW_CASES = 8  # below this many, starting worker processes takes longer than the work
 SHOWN = ("dice", "iou", "precision", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to score: classes or objects ("": what masks and references show), and whether the GlaS measures too."""
+
+    task: Literal["", "semantic", "instance"] = ""
+    metrics: Literal["", "glas"] = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ def evaluate(
     only_predicted: bool = False,
     workers: int | None = None,
     progress: Progress = Silent(),
-) -> Scores:
+    wanted: Wanted = Wanted(),
+) -> Scores | InstanceScores:
     """Scores a folder of masks against references: a folder, or a pattern with {case}. Writes scores.json and scores.csv.
 
     Raises InputError for a mask without reference or on another grid, and, after all else is scored, CasesFailed for references without a
@@ -68,11 +76,17 @@ def evaluate(
         raise InputError(f"{len(lonely)} of {len(masks)} masks have no reference in {references}: {', '.join(lonely[:5])}.")
     missing = sorted(set(found) - set(masks))
     pairs = {case: (masks[case], found[case]) for case in sorted(masks)}
-    labelling = _take_labelling(manifest) if manifest else _find_labelling([reference for _, reference in pairs.values()])
-    scores = score_pairs(pairs, labelling, workers, progress)
+    labelling = choose_labelling(wanted, manifest, [reference for _, reference in pairs.values()])
     target = Path(output) if output else folder / "scores.json"
+    scores: Scores | InstanceScores
+    if labelling is None:
+        scores = score_object_pairs(pairs, manifest, wanted.metrics == "glas", workers, progress)
+        table = format_object_scores(scores, f"{len(pairs)} cases")
+    else:
+        scores = score_pairs(pairs, labelling, workers, progress)
+        table = format_scores(scores, f"{len(pairs)} cases")
     save_scores(scores, target)
-    progress.say(format_scores(scores, f"{len(pairs)} cases"), event="scores", mean=scores.mean)
+    progress.say(table, event="scores", mean=scores.mean)
     progress.say(f"Scores: {target} and {target.with_suffix('.csv')}")
     if missing and not only_predicted:
         raise CasesFailed(
@@ -97,38 +111,36 @@ def find_masks(folder: Path) -> tuple[dict[str, Path], Predictions | None]:
     return masks, manifest
 
 
-def find_references(references: str, cases: set[str], label_pattern: str) -> dict[str, Path]:
-    """Case → reference below a folder or by a pattern.
+def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: list[Path]) -> Labelling | None:
+    """What the values mean; None where they are numbers of objects, which are scored one by one.
 
-    In a folder the pattern of the training labels is tried, then names equal to the cases' with and without a label suffix; the one that
-    finds most of the cases counts.
+    Objects are what is asked for, what the manifest says, folders of one file per object, or more values than classes have, each of one
+    object (as in planning). Raises InputError where that and what is asked for cannot both be.
     """
-    if "{" in references:
-        root, pattern = split_pattern(references)
-        return {case: root / path for case, path in match_paths(pattern, list_files(root)).items()}
-    root = Path(references)
-    if not root.is_dir():
-        raise InputError(f"{references} is neither a folder nor a pattern with {{case}}.")
-    paths = list_files(root)
-    patterns = [f"{{case}}{suffix}{{ext}}" for suffix in ("", *LABEL_SUFFIXES)]
-    if label_pattern:
-        patterns = [label_pattern, get_file_part(label_pattern), *patterns]
-    found: dict[str, str] = {}
-    for pattern in dict.fromkeys(patterns):
-        trial = match_paths(pattern, paths)
-        if len(cases & set(trial)) > len(cases & set(found)):
-            found = trial
-    return {case: root / path for case, path in found.items()}
-
-
-def _take_labelling(manifest: Predictions) -> Labelling:
-    return Labelling(manifest.classes, manifest.background_value, manifest.ignore_value, manifest.unit)
-
-
-def _find_labelling(references: list[Path]) -> Labelling:
-    """Every value in the references but 0 is a class."""
-    values = sorted({int(value) for path in references for value in np.unique(read_label(path)[0])} - {0})
+    task = wanted.task or (manifest.task if manifest else "instance" if wanted.metrics else "")
+    in_files = any(reference.is_dir() for reference in references)
+    if task == "semantic" and (in_files or wanted.metrics):
+        what = "The references are folders of one file per object" if in_files else f"--metrics {wanted.metrics} is about objects"
+        raise InputError(f"{what}, but classes are to be scored.", todo="--task instance scores the values of masks as objects.")
+    if task == "instance" or in_files:
+        return None
+    if manifest is not None:
+        return Labelling(manifest.classes, manifest.background_value, manifest.ignore_value, manifest.unit)
+    values = sorted({value for path in references for value in find_values(read_label(path)[0])})
+    if not task and len(values) > MANY_VALUES and all(_holds_single_objects(path) for path in references):
+        return None
     return Labelling(tuple(ClassLabel(name=f"label_{value}", values=(value,)) for value in values))
+
+
+def _holds_single_objects(path: Path) -> bool:
+    """Whether every value of a label map is one connected object."""
+    from scipy import ndimage  # .3 s, which only maps of many values need
+
+    label = np.maximum(read_label(path)[0], 0)
+    values, numbers = np.unique(label, return_inverse=True)
+    label = numbers.reshape(label.shape) + int(values[0] > 0)  # numbered without gaps; 0 stays the background
+    boxes = ndimage.find_objects(label)
+    return all(ndimage.label(label[box] == value, np.ones((3,) * label.ndim))[1] == 1 for value, box in enumerate(boxes, 1))
 
 
 def score_pairs(
@@ -139,21 +151,8 @@ def score_pairs(
 ) -> Scores:
     """Scores mask and reference files by case. Raises InputError with all pairs that do not fit each other."""
     tasks = [ScoreTask(case, mask, reference, labelling) for case, (mask, reference) in pairs.items()]
-    count = 1 if len(tasks) < FEW_CASES else min(workers or count_cores(), len(tasks))
-    rows: dict[str, list[CaseScore]] = {}
-    problems: list[tuple[str, AutosegError]] = []
-    progress.start("Scoring", len(tasks))
-    for outcome in run_cases(score_files, tasks, count):
-        if outcome.error is not None:
-            problems.append((outcome.task.case, outcome.error))
-        else:
-            rows[outcome.task.case] = outcome.result or []
-        progress.advance(outcome.task.case)
-    progress.finish()
-    if problems:
-        table = "\n".join(f"{case}  {error.what} {error.why}".rstrip() for case, error in sorted(problems))
-        raise InputError(f"{len(problems)} of {len(tasks)} pairs cannot be compared:\n{table}")
-    return summarise([row for case in pairs for row in rows[case]], labelling.classes)
+    rows = run_pairs(score_files, tasks, workers, progress)
+    return summarise([row for own in rows.values() for row in own], labelling.classes)
 
 
 def score_files(task: ScoreTask) -> list[CaseScore]:
@@ -171,16 +170,19 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
     return score_case(task.case, count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes))), labelling.classes, voxel)
 
 
-def save_scores(scores: Scores, path: Path) -> None:
+def save_scores(scores: Scores | InstanceScores, path: Path) -> None:
     """Writes scores.json, and the rows per case and class as CSV beside it; undefined values are empty cells."""
     save_record(path, scores)
+    objects = isinstance(scores, InstanceScores)
+    metrics = (*INSTANCE_METRICS, *GLAS_METRICS) if objects else METRICS
+    counts = ("objects_reference", "objects_predicted") if objects else ("voxels_reference", "voxels_predicted")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "class", *METRICS, "voxels_reference", "voxels_predicted"])
+    writer.writerow(["case", "class", *metrics, *counts])
     for row in scores.cases:
-        values = [getattr(row, metric) for metric in METRICS]
+        values = [getattr(row, metric) for metric in metrics]
         cells = ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([row.case, row.class_name, *cells, row.voxels_reference, row.voxels_predicted])
+        writer.writerow([row.case, row.class_name, *cells, *(getattr(row, count) for count in counts)])
     write_bytes(path.with_suffix(".csv"), stream.getvalue().encode())
 
 

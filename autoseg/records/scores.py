@@ -1,8 +1,10 @@
 """How good masks are, per case and class, and what follows from it."""
 
+from typing import Literal
+
 import msgspec
 
-from autoseg.records.base import Record, SavedRecord
+from autoseg.records.base import Record, SavedRecord, decode
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -39,3 +41,69 @@ class Scores(SavedRecord, frozen=True, kw_only=True):
     mean: dict[str, float | None]
     classes: dict[str, dict[str, Interval]]
     cases: tuple[CaseScore, ...]
+
+
+class InstanceScore(Record, frozen=True, kw_only=True):
+    """The objects of one class in one case; None where a metric is undefined (evaluation/instances.py says where).
+
+    `ap_cell_…` is TP / (TP + FP + FN), not the area under a curve. `sq` is the mean IoU of the matched objects; `count_error` is how many
+    objects too many or too few were found, `count_bias` the same with its sign. The GlaS metrics are there where they were asked for.
+    """
+
+    case: str
+    class_name: str = msgspec.field(name="class")
+    ap_cell_50: float | None
+    ap_cell_50_95: float | None
+    f1_50: float | None
+    f1_30: float | None
+    f1_10: float | None
+    precision_50: float | None
+    recall_50: float | None
+    pq: float | None
+    sq: float | None
+    dq: float | None
+    aji: float | None
+    aji_plus: float | None
+    seg: float | None
+    count_error: float | None
+    count_bias: float | None
+    object_f1: float | None = None
+    object_dice: float | None = None
+    object_hausdorff: float | None = None
+    objects_reference: int
+    objects_predicted: int
+
+
+INSTANCE_METRICS = (
+    *("ap_cell_50", "ap_cell_50_95", "f1_50", "f1_30", "f1_10", "precision_50", "recall_50", "pq", "sq", "dq", "aji", "aji_plus", "seg"),
+    *("count_error", "count_bias"),
+)
+GLAS_METRICS = ("object_f1", "object_dice", "object_hausdorff")
+
+
+class InstanceScores(SavedRecord, frozen=True, kw_only=True):
+    """Scores of objects: as in Scores, the mean over classes, and per class the mean over cases with its interval.
+
+    `pooled` are the metrics of all cases taken as one image. `coco_ap` (COCO's mask AP: mean over IoU .5 … .95, 101 points of recall, any
+    number of detections) orders the detections of all cases by their scores: it is the same in `pooled` and, with an interval over
+    cases, in `classes`; no case has its own; None where the masks come without scores.
+    """
+
+    task: Literal["instance"] = "instance"
+    mean: dict[str, float | None]
+    classes: dict[str, dict[str, Interval]]
+    pooled: dict[str, dict[str, float | None]]
+    cases: tuple[InstanceScore, ...]
+
+
+class _Task(msgspec.Struct):
+    task: Literal["semantic", "instance"] = "semantic"
+
+
+def decode_scores(data: bytes, source: str) -> Scores | InstanceScores:
+    """Parses a scores.json of either task strictly; `source` names the file in errors. Raises RecordError."""
+    try:
+        task = msgspec.json.decode(data, type=_Task).task
+    except msgspec.DecodeError:
+        task = "semantic"  # the strict parser says what is wrong
+    return decode(InstanceScores, data, source) if task == "instance" else decode(Scores, data, source)
