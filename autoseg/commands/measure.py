@@ -48,8 +48,8 @@ class MeasureTask:
 class Measurement:
     """What one case holds, before the data set's channels and classes are settled: statistics per component of each image file,
 
-    objects per group of label values. What is to be ignored counts as background. In an instance task `measured` are the objects, `overflow` says
-    that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks.
+    objects per group of label values. What is to be ignored counts as background. In an instance task `measured` are
+    the objects, `overflow` says that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks.
     """
 
     case: Case

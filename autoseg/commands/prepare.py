@@ -80,7 +80,7 @@ def prepare(
     if lost:
         first = min(lost)
         progress.warn(
-            f"{sum(lost.values())} objects of {len(lost)} cases have no voxel in {chosen.name}: too small for its spacing, or where the image is 0 "
+            f"{sum(lost.values())} objects of {len(lost)} cases have no voxel in {chosen.name}: too small, or where the image is 0 "
             f"(first: {first}, {lost[first]})."
         )
     if failed:
