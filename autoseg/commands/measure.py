@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
+from autoseg.arrays.duplicates import find_duplicates, make_signature
 from autoseg.arrays.intensities import measure_intensities
 from autoseg.arrays.labels import find_values, measure_objects
 from autoseg.arrays.objects import measure_class, measure_map
@@ -49,7 +50,8 @@ class Measurement:
     """What one case holds, before the data set's channels and classes are settled: statistics per component of each image file,
 
     objects per group of label values. What is to be ignored counts as background. In an instance task `measured` are
-    the objects, `overflow` says that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks.
+    the objects, `overflow` says that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks;
+    `signature` tells near-duplicates among images (2D only).
     """
 
     case: Case
@@ -67,6 +69,7 @@ class Measurement:
     measured: MeasuredObjects | None = None
     overflow: bool = False
     absent: tuple[str, ...] = ()
+    signature: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ def measure_case(task: MeasureTask) -> Measurement:
         objects={},
         mismatch=describe_grid_mismatch(volume.stored, reference.grid),
     )
-    return _measure_values(plain, label, task) if reference.map is None else _measure_map(plain, reference.map, task)
+    if reference.map is None:
+        return _measure_values(plain, label, task)
+    signature = make_signature(volume.array) if plain.dimension == 2 else None
+    return replace(_measure_map(plain, reference.map, task), signature=signature)
 
 
 def _read_reference(task: MeasureTask) -> Reference:
@@ -280,6 +286,24 @@ def make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFin
         classes=classes,
         objects=measurement.measured,
     )
+
+
+def group_duplicates(dataset: Dataset, measurements: list[Measurement], progress: Progress) -> Dataset:
+    """The data set with near-duplicate images of an instance task (2D) in one group each, so that the folds keep them together."""
+    known = [(m.case.id, m.signature, m.shape) for m in measurements if m.signature is not None]
+    found = find_duplicates([signature for _, signature, _ in known], [shape for _, _, shape in known])
+    if not found:
+        return dataset
+    group_of = {known[place][0]: known[group[0]][0] for group in found for place in group}
+    cases = tuple(msgspec.structs.replace(case, group=group_of.get(case.id, case.group)) for case in dataset.cases)
+    progress.say(
+        f"{len(group_of)} images are near-duplicates in {len(found)} groups (first: {', '.join(known[place][0] for place in found[0][:2])}); "
+        "each group stays in one fold.",
+        event="duplicates",
+        images=len(group_of),
+        groups=len(found),
+    )
+    return msgspec.structs.replace(dataset, cases=cases)
 
 
 def report_geometry(measurements: list[Measurement], progress: Progress) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from autoseg.commands.measure import describe_dataset, make_case_fingerprint, measure, report_geometry, report_objects
+from autoseg.commands.measure import describe_dataset, group_duplicates, make_case_fingerprint, measure, report_geometry, report_objects
 from autoseg.errors import InputError
 from autoseg.io.classes import describe_regions
 from autoseg.io.discovery import Discovery, Problem, discover
@@ -111,6 +111,8 @@ def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress:
         raise _list_problems(problems, len(discovery.cases))
     report_geometry(measurements, progress)
     report_objects(measurements, progress)
+    if options.groups is None and options.splits is None:
+        description = group_duplicates(description, measurements, progress)
     if description.regions:
         progress.say(f"The classes {describe_regions(description.classes)}.", event="regions")
     return description, Fingerprint(cases=tuple(make_case_fingerprint(m, description) for m in measurements))
