@@ -42,7 +42,7 @@ def _join(signatures: np.ndarray) -> list[np.ndarray]:
     from scipy.sparse.csgraph import connected_components
 
     starts = range(0, len(signatures), ROWS_AT_ONCE)
-    pairs = [np.argwhere(signatures[start : start + ROWS_AT_ONCE] @ signatures.T > ALIKE) + [start, 0] for start in starts]
+    pairs = [np.argwhere(signatures[start : start + ROWS_AT_ONCE] @ signatures.T > ALIKE) + np.array([start, 0]) for start in starts]
     rows, columns = np.concatenate(pairs).T
     count, labels = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(signatures),) * 2), directed=False)
     groups = (np.flatnonzero(labels == label) for label in np.flatnonzero(np.bincount(labels, minlength=count) > 1))

@@ -296,9 +296,9 @@ def group_duplicates(dataset: Dataset, measurements: list[Measurement], progress
         return dataset
     group_of = {known[place][0]: known[group[0]][0] for group in found for place in group}
     cases = tuple(msgspec.structs.replace(case, group=group_of.get(case.id, case.group)) for case in dataset.cases)
+    first = ", ".join(known[place][0] for place in found[0][:2])
     progress.say(
-        f"{len(group_of)} images are near-duplicates in {len(found)} groups (first: {', '.join(known[place][0] for place in found[0][:2])}); "
-        "each group stays in one fold.",
+        f"{len(group_of)} images are near-duplicates of others, in {len(found)} groups (first: {first}); each group stays in one fold.",
         event="duplicates",
         images=len(group_of),
         groups=len(found),
