@@ -112,7 +112,9 @@ def resample_ids(ids: np.ndarray, new_shape: tuple[int, ...], coarse_axis: int |
         rows = [np.flatnonzero(part.any(axis=1)) for part in parts]
         if all(own.size for own in rows):
             place = tuple(slice(own[0], own[-1] + 1) for own in rows)
-            share = apply_matrices((ids[box] == number).astype(np.float32), [part[own] for part, own in zip(parts, place)])
+            share = (ids[box] == number).astype(np.float32)
+            for axis, (part, own) in enumerate(zip(parts, place)):  # apply_matrices would take a square part for one that changes nothing
+                share = np.moveaxis(np.tensordot(part[own], share, axes=(1, axis)), 0, axis)
             _claim(number, share, best[place], result[place])
     _rescue(ids, boxes, result)
     return result
