@@ -3,7 +3,7 @@
 import numpy as np
 
 CELLS = 16  # a signature has 16 x 16 means: fine enough to tell fields apart, coarse enough for small shifts between frames
-ALIKE = 0.8  # correlation; of 400 nuclei images the one pair of frames has .98, the next pair of different fields .45
+ALIKE = 0.9  # correlation; of 400 nuclei images the one pair of frames has .98, the next pair of different fields .45
 FEW = 5  # a group of up to so many images is believed in any case
 COMMON_SHARE = 0.2  # of all images: a larger group shares its lighting or its frame, not what it shows
 ROWS_AT_ONCE = 1000

@@ -52,7 +52,10 @@ def match_channels(pattern: str, paths: Iterable[str]) -> dict[str, dict[str, st
             continue
         files = found.setdefault(match.groupdict().get("channel") or "", {})
         if match["case"] in files:
-            raise InputError(f"Two files fit '{pattern}' for case {match['case']}: {files[match['case']]} and {path}.")
+            raise InputError(
+                f"Two files fit '{pattern}' for case {match['case']}: {files[match['case']]} and {path}.",
+                todo="Write a narrower pattern; where every object has a file of its own, name their folder: --labels '{case}/masks'",
+            )
         files[match["case"]] = path
     return found
 

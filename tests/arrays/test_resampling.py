@@ -184,7 +184,12 @@ def test_objects_that_shrinking_would_hide_keep_a_voxel():
         ids[place] = number
     assert set(np.unique(resample_label(ids, (10, 10), None))) == {0, 1}
     found = resample_ids(ids, (10, 10), None)
-    assert {number: tuple(map(int, np.argwhere(found == number)[0])) for number in range(2, 6)} == {2: (1, 7), 3: (5, 5), 4: (8, 2), 5: (9, 9)}
+    assert {number: tuple(map(int, np.argwhere(found == number)[0])) for number in range(2, 6)} == {
+        2: (1, 7),
+        3: (5, 5),
+        4: (8, 2),
+        5: (9, 9),
+    }
     assert (found == 1).sum() == 4
 
 

@@ -89,7 +89,7 @@ def test_negative_ids_and_fractions_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"a\.nii\.gz holds negative numbers of objects, such as -5"):
         read_objects(path, "ids", ONE)
     assert read_objects(path, "ids", ONE, ignore=-5).ids.tolist() == [[[0, 2], [-1, 1]]]
-    with pytest.raises(InputError, match="not integers, such as 1.5"):
+    with pytest.raises(InputError, match=r"not integers, such as 1\.5"):
         read_objects(write_scan(tmp_path / "b.nii.gz", np.array([[[0, 1.5]]], np.float32)), "ids", ONE)
     whole = write_scan(tmp_path / "c.nii.gz", np.array([[[0.0, 4.0]]], np.float32))
     assert read_objects(whole, "ids", ONE).ids.tolist() == [[[0, 1]]]
