@@ -104,7 +104,7 @@ def resample_ids(ids: np.ndarray, new_shape: tuple[int, ...], coarse_axis: int |
     matrices = _axis_matrices(ids.shape, new_shape, 1, coarse_axis, antialias=False)
     best = np.full(new_shape, -1.0, dtype=np.float32)
     result = np.zeros(new_shape, dtype=ids.dtype)
-    for value in (-1, 0):
+    for value in (value for value in (-1, 0) if (ids == value).any()):
         _claim(value, apply_matrices((ids == value).astype(np.float32), matrices), best, result)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(np.maximum(ids, 0)), 1) if box is not None]
     for number, box in boxes:
