@@ -15,6 +15,7 @@ from autoseg.records.dataset import Case, ClassLabel, LabelForm
 from autoseg.records.grid import Grid
 
 EIGHT_BITS = 255  # ids that an 8-bit map can hold
+CLASS_MAP = '{"instances": {"1": "CLASS", …}}'  # what one looks like
 SHOWN = 5  # names listed in a message
 
 
@@ -56,13 +57,18 @@ def read_objects(
     """
     found, names = _read_folder(label, orientation) if form == "files" else _read_ids(label, ignore, orientation)
     if object_classes is None:
+        if names and len(classes) > 1:
+            raise InputError(
+                f"Nothing says which objects of {label} are {' and which '.join(own.name for own in classes)}.",
+                todo=f"a file {{case}}.json beside the label: {CLASS_MAP}",
+            )
         return replace(found, classes=(1,) * len(names))
     chosen = read_class_map(object_classes) or {}
     unknown = [name for name in names if name not in chosen]
     if unknown:
         raise InputError(
             f"{object_classes} names no class for {len(unknown)} of {len(names)} objects: {_shorten(unknown)}.",
-            todo='{"instances": {"1": "CLASS", …}} with every object of the label',
+            todo=f"{CLASS_MAP} with every object of the label",
         )
     numbers = tuple(_number_class(chosen[name], classes, object_classes) for name in names)
     return replace(found, classes=numbers, absent=tuple(sorted(set(chosen) - set(names))) if form == "ids" else ())
@@ -93,7 +99,7 @@ def read_class_map(path: Path) -> dict[str, str | int] | None:
     except msgspec.DecodeError as error:
         if b'"instances"' not in data:
             return None  # a JSON file of something else: only a class map has to fit
-        raise InputError(f"{path} is no class map: {error}.", todo='{"instances": {"1": "CLASS", …}}') from None
+        raise InputError(f"{path} is no class map: {error}.", todo=CLASS_MAP) from None
 
 
 def list_case_files(case: Case, root: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import msgspec
 from autoseg.errors import InputError
 from autoseg.io.classes import read_typed
 from autoseg.io.discovery import Discovery, name_classes
-from autoseg.io.objects import read_class_map
+from autoseg.io.objects import CLASS_MAP, read_class_map
 from autoseg.records.dataset import ClassLabel
 
 ONE_CLASS = "object"
@@ -33,7 +33,7 @@ def settle_task(discovery: Discovery, task: str, words: tuple[str, ...]) -> tupl
     if typed.classes:
         raise InputError(
             "--classes gives values, but in an instance task the labels hold the numbers of objects.",
-            todo="--classes NAME, or a file {case}.json beside each label: " + '{"instances": {"1": "NAME", …}}',
+            todo=f"--classes NAME, or a file {{case}}.json beside each label: {CLASS_MAP}",
         )
     return replace(found, classes=_name_objects(found, typed.names), declared_in="the class maps"), ()
 
@@ -45,7 +45,7 @@ def _name_objects(discovery: Discovery, typed: tuple[str, ...]) -> tuple[ClassLa
         if len(typed) > 1:
             raise InputError(
                 f"--classes names {len(typed)} classes of objects, but nothing says which object is of which.",
-                todo='a file {case}.json beside each label: {"instances": {"1": "NAME", …}}',
+                todo=f"a file {{case}}.json beside each label: {CLASS_MAP}",
             )
         return _number((typed or _declare_one(discovery))[:1])
     numbers = sorted(value for value in values if isinstance(value, int))

@@ -196,8 +196,7 @@ def test_objects_that_shrinking_would_hide_keep_a_voxel():
 def test_the_last_voxel_of_one_object_is_not_taken_for_another():
     ids = np.arange(1, 17, dtype=np.int32).reshape(4, 4)
     found = resample_ids(ids, (2, 2), None)
-    assert (found > 0).all()
-    assert len(np.unique(found)) == 4
+    np.testing.assert_array_equal(found, resample_label(ids, (2, 2), None))
 
 
 def test_large_numbers_of_many_objects_are_kept():

@@ -232,6 +232,35 @@ def test_prepared_objects_keep_their_numbers_and_voxels_of_each_are_drawn(run):
     assert (ids[tuple(unpack_voxels(record.foreground[0], 2).T)] > 0).all()
 
 
+def test_objects_are_drawn_class_by_class(run, files):
+    for name in NAMES:
+        (files / name / f"{name}.json").write_text(json.dumps({"instances": {"1": "x", "2": "y", "3": "y", "4": "x"}}))
+    folder = RunFolder(run)
+    dataset = folder.load_dataset()
+    classes = tuple(ClassLabel(name=name, values=(number,)) for number, name in enumerate("xy", 1))
+    cases = tuple(msgspec.structs.replace(case, object_classes=f"{case.id}/{case.id}.json") for case in dataset.cases)
+    save_record(folder.dataset, msgspec.structs.replace(dataset, classes=classes, cases=cases))
+    record = prepare(run, workers=1).load("b")
+    assert record.object_classes == (1, 2, 2, 1)
+    drawn = [[sorted({int(draw_ids(1)[tuple(v)]) for v in unpack_voxels(packed, 2)}) for packed in own] for own in record.objects]
+    assert drawn == [[[1], [4]], [[2], [3]]]
+    foreground = [{int(draw_ids(1)[tuple(v)]) for v in unpack_voxels(packed, 2)} for packed in record.foreground]
+    assert foreground == [{1, 4}, {2, 3}]
+
+
+def test_the_digest_of_a_case_covers_every_mask_and_the_class_map(files):
+    def digest() -> str:
+        return look_at(files)[1][0].case.digest
+
+    seen = [digest()]
+    write_scan(files / "a" / "masks" / "3.png", 255 * (draw_ids(0) == 3).astype(np.uint8)[::-1])
+    seen.append(digest())
+    for text in ('{"instances": {"1": "o", "2": "o", "3": "o", "4": "o"}}', '{"instances": {"1":"o", "2": "o", "3": "o", "4": "o"}}'):
+        (files / "a" / "a.json").write_text(text)
+        seen.append(digest())
+    assert len(set(seen)) == 4
+
+
 def test_a_changed_mask_is_prepared_again(run, files):
     prepare(run, workers=1)
     write_scan(files / "b" / "masks" / "7.png", np.pad(np.full((2, 2), 255, np.uint8), ((46, 0), (38, 0))))

@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.errors import InputError
 from autoseg.io.files import list_files
-from autoseg.io.layouts import LABEL_FOLDERS, LABEL_SUFFIXES, LABEL_WORDS, OBJECT_FOLDERS, recognise_layout
+from autoseg.io.layouts import LABEL_FOLDERS, LABEL_SUFFIXES, LABEL_WORDS, OBJECT_FOLDERS, match_labels, recognise_layout
 
 CASES = ("A", "B", "C")
 
@@ -97,6 +97,12 @@ def test_a_file_for_each_object_below_a_folder_for_each_case(folder, images):
 def test_a_folder_of_label_maps_is_not_taken_for_the_objects_of_a_case():
     paths = [f"{folder}/{case}.png" for case in CASES for folder in ("images", "masks")]
     assert recognise_layout([*paths, "masks/A/1.png"]).layout == "two folders"
+
+
+def test_files_in_the_folder_of_a_label_are_no_images():
+    paths = ["A/masks/1.png", "A/masks/2.png", "A/scan.png"]
+    assert match_labels("{case}/masks", paths) == ({"A": "A/masks"}, ["A/scan.png"])
+    assert match_labels("{case}/scan.png", paths) == ({"A": "A/scan.png"}, paths[:2])
 
 
 def test_the_nuclei_have_a_file_for_each_object(real_scans):

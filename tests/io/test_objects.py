@@ -132,6 +132,12 @@ def test_objects_without_a_class_and_classes_that_nobody_knows_are_refused(tmp_p
             read_objects(label, "ids", TWO, object_classes=write_map(tmp_path, {"3": "a", "7": "a", "9": unknown}))
 
 
+def test_of_several_classes_every_label_needs_a_class_map_unless_it_is_empty(tmp_path):
+    with pytest.raises(InputError, match=r"which objects of .*a\.png are b and which a"):
+        read_objects(write_scan(tmp_path / "a.png", np.array([[0, 7]], np.uint8)), "ids", TWO)
+    assert read_objects(write_scan(tmp_path / "b.png", np.array([[0, 0]], np.uint8)), "ids", TWO).classes == ()
+
+
 def test_only_a_class_map_is_one(tmp_path):
     path = tmp_path / "a.json"
     for text in ('{"EchoTime": 3}', "{", "[]"):
