@@ -96,7 +96,7 @@ def test_json_gives_one_object_per_line(autoseg, tmp_path):
     assert answer.err == ""
     assert [event["event"] for event in events] == ["pairs", "task", "plan"]
     assert events[0]["count"] == 3
-    assert events[1]["default_configuration"]
+    assert events[2]["default_configuration"]
 
 
 def test_json_tells_errors_too(autoseg, tmp_path):
