@@ -105,7 +105,9 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     _add_time(parser, "training time per fold to plan for")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
-    parser.add_argument("--labels", metavar="PATTERN", help="where labels lie, such as 'labels/{case}.nii.gz'")
+    parser.add_argument(
+        "--labels", metavar="PATTERN", help="where labels lie: 'labels/{case}.nii.gz', or a folder of a file per object: '{case}/masks'"
+    )
     parser.add_argument("--channels", nargs="+", type=channel, metavar="NAME=PATTERN", help="one pattern per input channel")
     parser.add_argument("--classes", type=names, metavar="NAME,…", default=(), help=CLASSES_HELP)
     parser.add_argument("--spacing", type=spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")

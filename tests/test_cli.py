@@ -94,9 +94,9 @@ def test_json_gives_one_object_per_line(autoseg, tmp_path):
     events = [json.loads(line) for line in answer.out.splitlines()]
     assert answer.code == 0
     assert answer.err == ""
-    assert [event["event"] for event in events] == ["pairs", "plan"]
+    assert [event["event"] for event in events] == ["pairs", "task", "plan"]
     assert events[0]["count"] == 3
-    assert events[1]["default_configuration"]
+    assert events[2]["default_configuration"]
 
 
 def test_json_tells_errors_too(autoseg, tmp_path):

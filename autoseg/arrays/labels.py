@@ -109,14 +109,14 @@ def measure_objects(label: np.ndarray, name: str, values: tuple[int, ...], spaci
         objects=int(count),
         object_volumes=tuple(float(v) for v in np.quantile(volumes, QUARTILES)),
         object_extents=tuple(float(v) for v in np.quantile(extents, QUARTILES)),
-        centre=_compute_centre(whole),
+        centre=compute_centre(whole),
     )
 
 
-def _compute_centre(mask: np.ndarray) -> tuple[float, ...]:
+def compute_centre(mask: np.ndarray) -> tuple[float, ...]:
     """Mean position of the voxels of a mask that is not empty, as a share of its edges: 0 is the outer face of the first voxel of an axis.
 
-    >>> _compute_centre(np.array([[True, True, False, False]]))
+    >>> compute_centre(np.array([[True, True, False, False]]))
     (0.5, 0.25)
     """
     centre = []
@@ -154,15 +154,15 @@ def draw_objects(mask: np.ndarray, most: int, count: int, generator: np.random.G
     objects = np.split(places[np.argsort(numbers, kind="stable")], np.cumsum(np.bincount(numbers)[1:-1])) if found else []
     chosen = range(found) if found <= most else sorted(generator.choice(found, most, replace=False))
     low = np.array([start for start, _ in box])
-    return [_draw_places(objects[index], components.shape, count, generator) + low for index in chosen]
+    return [draw_places(objects[index], components.shape, count, generator) + low for index in chosen]
 
 
 def draw_positions(mask: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Up to `count` voxels of a mask, drawn evenly without replacement, in their order: int (n, dimension)."""
-    return _draw_places(np.flatnonzero(mask), mask.shape, count, generator)
+    return draw_places(np.flatnonzero(mask), mask.shape, count, generator)
 
 
-def _draw_places(places: np.ndarray, shape: tuple[int, ...], count: int, generator: np.random.Generator) -> np.ndarray:
+def draw_places(places: np.ndarray, shape: tuple[int, ...], count: int, generator: np.random.Generator) -> np.ndarray:
     """Up to `count` of the flat indices `places` into an array of `shape`, as positions (n, dimension)."""
     chosen = places if places.size <= count else generator.choice(places, count, replace=False)
     return np.stack(np.unravel_index(np.sort(chosen), shape), axis=1).reshape(-1, len(shape))

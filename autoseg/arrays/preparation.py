@@ -4,7 +4,7 @@ import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
 from autoseg.arrays.intensities import normalize_channel
-from autoseg.arrays.resampling import compute_resampled_shape, find_coarse_axis, resample_image, resample_label
+from autoseg.arrays.resampling import compute_resampled_shape, find_coarse_axis, resample_ids, resample_image, resample_label
 from autoseg.records.plan import Configuration
 from autoseg.records.prepared import Geometry
 
@@ -37,10 +37,26 @@ def prepare_label(
     label: np.ndarray, spacing: tuple[float, ...], axes: tuple[int, ...], configuration: Configuration, geometry: Geometry
 ) -> np.ndarray:
     """The label map (canonical, class numbers) on the same voxels as the prepared image. int16."""
+    return resample_label(*_cut_label(label, spacing, axes, configuration, geometry)).astype(np.int16)
+
+
+def prepare_ids(
+    ids: np.ndarray, spacing: tuple[float, ...], axes: tuple[int, ...], configuration: Configuration, geometry: Geometry
+) -> np.ndarray:
+    """The map of objects (canonical, 1 … M) on the same voxels as the prepared image; int32.
+
+    Numbers stay; objects without a voxel left, or where the image shows nothing (geometry's crop), are gone.
+    """
+    return resample_ids(*_cut_label(ids, spacing, axes, configuration, geometry)).astype(np.int32)
+
+
+def _cut_label(
+    label: np.ndarray, spacing: tuple[float, ...], axes: tuple[int, ...], configuration: Configuration, geometry: Geometry
+) -> tuple[np.ndarray, tuple[int, ...], int | None]:
+    """A canonical label map transposed and cropped as the image was, the shape to come, and the axis resampled by nearest neighbour."""
     spacing = tuple(spacing[axis] for axis in axes)
-    cropped = crop(label.transpose(axes), geometry.box)
     coarse = find_coarse_axis(spacing, expand_spacing(configuration, spacing))
-    return resample_label(cropped, geometry.prepared_shape, coarse).astype(np.int16)
+    return crop(label.transpose(axes), geometry.box), geometry.prepared_shape, coarse
 
 
 def measure_background(image: np.ndarray) -> tuple[float, ...]:

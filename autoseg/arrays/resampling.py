@@ -94,6 +94,55 @@ def resample_label(label: np.ndarray, new_shape: tuple[int, ...], coarse_axis: i
     return result
 
 
+def resample_ids(ids: np.ndarray, new_shape: tuple[int, ...], coarse_axis: int | None) -> np.ndarray:
+    """A map of objects on another number of voxels, as resample_label gives it, but each object within its own box: any number of them.
+
+    An object that no voxel would show keeps the one nearest to its own middle voxel, unless that is the last of another object.
+    """
+    if ids.shape == new_shape:
+        return ids
+    matrices = _axis_matrices(ids.shape, new_shape, 1, coarse_axis, antialias=False)
+    best = np.full(new_shape, -1.0, dtype=np.float32)
+    result = np.zeros(new_shape, dtype=ids.dtype)
+    for value in (value for value in (-1, 0) if (ids == value).any()):
+        _claim(value, apply_matrices((ids == value).astype(np.float32), matrices), best, result)
+    boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(np.maximum(ids, 0)), 1) if box is not None]
+    for number, box in boxes:
+        parts = [matrix[:, part] for matrix, part in zip(matrices, box)]
+        rows = [np.flatnonzero(part.any(axis=1)) for part in parts]
+        if all(own.size for own in rows):
+            place = tuple(slice(own[0], own[-1] + 1) for own in rows)
+            share = (ids[box] == number).astype(np.float32)
+            for axis, (part, own) in enumerate(zip(parts, place)):  # apply_matrices would take a square part for one that changes nothing
+                share = np.moveaxis(np.tensordot(part[own], share, axes=(1, axis)), 0, axis)
+            _claim(number, share, best[place], result[place])
+    _rescue(ids, boxes, result)
+    return result
+
+
+def _claim(value: int, share: np.ndarray, best: np.ndarray, result: np.ndarray) -> None:
+    """Writes `value` where its share is the largest so far, in place."""
+    wins = share > best + 1e-6
+    result[wins] = value
+    best[wins] = share[wins]
+
+
+def _rescue(ids: np.ndarray, boxes: list[tuple[int, tuple[slice, ...]]], result: np.ndarray) -> None:
+    """Gives each object that has vanished from `result` one voxel, in place."""
+    counts = np.bincount(np.maximum(result, 0).ravel(), minlength=max((number for number, _ in boxes), default=0) + 1)
+    for number, box in boxes:
+        if counts[number]:
+            continue
+        own = np.argwhere(ids[box] == number) + [part.start for part in box]
+        middle = own[np.argmin(((own - own.mean(axis=0)) ** 2).sum(axis=1))]
+        voxel = tuple(((middle + 0.5) * np.array(result.shape) / np.array(ids.shape)).astype(int))
+        holder = result[voxel]
+        if holder <= 0 or counts[holder] > 1:
+            counts[max(holder, 0)] -= 1
+            result[voxel] = number
+            counts[number] = 1
+
+
 def make_probability_matrices(
     shape: tuple[int, ...], new_shape: tuple[int, ...], current: tuple[float, ...], target: tuple[float, ...]
 ) -> list[np.ndarray]:

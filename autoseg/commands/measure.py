@@ -1,47 +1,57 @@
 """From found cases to a described and measured data set: Dataset and the case records of its Fingerprint."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
+from autoseg.arrays.duplicates import find_duplicates, make_signature
 from autoseg.arrays.intensities import measure_intensities
 from autoseg.arrays.labels import find_values, measure_objects
+from autoseg.arrays.objects import measure_class, measure_map
 from autoseg.errors import AutosegError, InputError
 from autoseg.io.discovery import Discovery, Problem
 from autoseg.io.files import digest_files
-from autoseg.io.scans import choose_unit, describe_grid_mismatch, make_volume, read_components, read_label
+from autoseg.io.objects import ObjectMap, list_case_files, read_labels, read_objects
+from autoseg.io.scans import choose_unit, describe_grid_mismatch, make_volume, read_components
 from autoseg.parallel import run_cases
 from autoseg.progress import Progress
-from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
-from autoseg.records.fingerprint import CaseFingerprint, ChannelIntensities, ClassObjects
+from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset, LabelForm
+from autoseg.records.fingerprint import CaseFingerprint, ChannelIntensities, ClassObjects, MeasuredObjects
+from autoseg.records.grid import Grid
 
 COLOURS = ("red", "green", "blue")
 MANY_VALUES = 30  # label values of one object each beyond which they are numbers of objects, not classes
+SINGLE_SHARE = 0.9  # of values that are one object: some objects lie in parts
+PARTED_SHARE = 0.5  # of objects in several parts beyond which they are no objects
 
 
 @dataclass(frozen=True)
 class MeasureTask:
     """One case to be opened in a worker: absolute paths, one image per channel file.
 
-    `groups` are the values of each class where they are known; else every value is measured by itself.
+    `classes` are None where every value is to be measured by itself; in an instance task they are those of objects, and labels have a form.
     """
 
     case: Case
     root: Path
     orientation: str
-    groups: tuple[tuple[int, ...], ...] | None = None
+    classes: tuple[ClassLabel, ...] | None = None
     ignore: int | None = None
+    instances: bool = False
+    form: LabelForm = "values"
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What one case holds, before the data set's channels and classes are settled: statistics per component of each image file,
 
-    objects per group of label values. What is to be ignored counts as background.
+    objects per group of label values. What is to be ignored counts as background. In an instance task `measured` are
+    the objects, `overflow` says that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks;
+    `signature` tells near-duplicates among images (2D only).
     """
 
     case: Case
@@ -56,12 +66,25 @@ class Measurement:
     values: tuple[int, ...]
     objects: dict[tuple[int, ...], ClassObjects]
     mismatch: str
+    measured: MeasuredObjects | None = None
+    overflow: bool = False
+    absent: tuple[str, ...] = ()
+    signature: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The label of one case, as the measurements need it: what is ignored is background; `map` in an instance task only."""
+
+    label: np.ndarray
+    grid: Grid
+    map: ObjectMap | None = None
 
 
 def measure(discovery: Discovery, orientation: str, workers: int, progress: Progress) -> tuple[list[Measurement], list[Problem]]:
     """Opens every case, in `workers` processes; what cannot be opened is a problem."""
-    groups = None if discovery.classes is None else tuple(label.values for label in discovery.classes)
-    tasks = [MeasureTask(case, discovery.root, orientation, groups, discovery.ignore_value) for case in discovery.cases]
+    known = (discovery.classes, discovery.ignore_value, discovery.task == "instance", discovery.label_form)
+    tasks = [MeasureTask(case, discovery.root, orientation, *known) for case in discovery.cases]
     measurements, problems = [], []
     progress.start("Measuring", len(tasks))
     for outcome in run_cases(measure_case, tasks, min(workers, len(tasks))):
@@ -85,23 +108,18 @@ def measure_case(task: MeasureTask) -> Measurement:
     images = [(path, image) for path, parts in zip(files, components) for image in parts]
     unit = choose_unit(files)
     volume = make_volume(images, task.orientation, unit)
-    assert task.case.label is not None  # discovery leaves images without a label out
-    label_path = task.root / task.case.label
-    label, label_grid = read_label(label_path, task.orientation)
+    reference = _read_reference(task)
+    label = reference.label
     if label.shape != volume.grid.shape:
         raise InputError(f"the label has {_shape(label.shape)} voxels, the image {_shape(volume.grid.shape)} ({task.case.label}).")
-    if task.ignore is not None:
-        label = np.where(label == task.ignore, 0, label)
     cropped = crop(volume.array, compute_bounding_box(compute_nonzero_mask(volume.array)))
     foreground = label != 0
     channels = tuple(
         ChannelIntensities(whole=measure_intensities(part), foreground=measure_intensities(channel[foreground]))
         for part, channel in zip(cropped, volume.array)
     )
-    values = tuple(find_values(label))
-    groups = [(value,) for value in values] if task.groups is None else [group for group in task.groups if set(group) & set(values)]
-    return Measurement(
-        case=msgspec.structs.replace(task.case, digest=digest_files([*files, label_path])),
+    plain = Measurement(
+        case=msgspec.structs.replace(task.case, digest=digest_files(list_case_files(task.case, task.root))),
         dimension=volume.array.ndim - 1,
         unit=unit,
         components=tuple(len(parts) for parts in components),
@@ -110,10 +128,42 @@ def measure_case(task: MeasureTask) -> Measurement:
         orientation=volume.orientation,
         cropped_shape=cropped.shape[1:],
         channels=channels,
-        values=values,
-        objects={group: measure_objects(label, str(group), group, volume.grid.spacing) for group in groups},
-        mismatch=describe_grid_mismatch(volume.stored, label_grid),
+        values=(),
+        objects={},
+        mismatch=describe_grid_mismatch(volume.stored, reference.grid),
     )
+    if reference.map is None:
+        return _measure_values(plain, label, task)
+    signature = make_signature(volume.array) if plain.dimension == 2 else None
+    return replace(_measure_map(plain, reference.map, task), signature=signature)
+
+
+def _read_reference(task: MeasureTask) -> Reference:
+    assert task.case.label is not None  # discovery leaves images without a label out
+    path = task.root / task.case.label
+    if task.instances:
+        beside = task.root / task.case.object_classes if task.case.object_classes else None
+        found = read_objects(path, task.form, task.classes or (), task.orientation, beside, task.ignore)
+        return Reference(np.maximum(found.ids, 0), found.grid, found)
+    label, grid = read_labels(path, task.orientation)
+    return Reference(label if task.ignore is None else np.where(label == task.ignore, 0, label), grid)
+
+
+def _measure_values(plain: Measurement, label: np.ndarray, task: MeasureTask) -> Measurement:
+    """With the components of each class, or of each value where classes are not known."""
+    values = tuple(find_values(label))
+    known = None if task.classes is None else [own.values for own in task.classes]
+    groups = [(value,) for value in values] if known is None else [group for group in known if set(group) & set(values)]
+    return replace(plain, values=values, objects={group: measure_objects(label, str(group), group, plain.spacing) for group in groups})
+
+
+def _measure_map(plain: Measurement, found: ObjectMap, task: MeasureTask) -> Measurement:
+    """With the objects that are told apart, all and by class."""
+    measured = measure_map(found.ids, found.classes)
+    classes = {own.values: measure_class(found.ids, measured, own.values[0], own.name, plain.spacing) for own in task.classes or ()}
+    measured = msgspec.structs.replace(measured, overlapping=found.overlapping, lost=found.lost)
+    values = tuple(sorted(set(found.classes)))
+    return replace(plain, values=values, objects=classes, measured=measured, overflow=found.overflow, absent=found.absent)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -129,10 +179,12 @@ def describe_dataset(discovery: Discovery, measurements: list[Measurement], name
     classes, still_more = _settle_classes(discovery, measurements, names)
     description = Dataset(
         root=str(discovery.root),
+        task=discovery.task,
         dimension=dimension,  # type: ignore[arg-type]
         unit="mm" if any(m.unit == "mm" for m in measurements) else "px",
         layout=discovery.layout,
         label_pattern=discovery.label_pattern,
+        label_form=discovery.label_form,
         channels=channels,
         classes=classes,
         ignore_value=discovery.ignore_value,
@@ -175,6 +227,8 @@ def _settle_classes(
 ) -> tuple[tuple[ClassLabel, ...], list[Problem]]:
     """Classes as declared in the folder, or every value found; problems are cases with values that no class has."""
     found = sorted({value for m in measurements for value in m.values})
+    if discovery.task == "instance":
+        return discovery.classes or (), _doubt_objects(measurements)
     if discovery.classes is not None and not names:
         known = {value for label in discovery.classes for value in label.values}
         where = f"those of {discovery.declared_in} {sorted(known)}"
@@ -186,14 +240,34 @@ def _settle_classes(
         return discovery.classes, problems
     if not found:
         return (), [Problem("all cases", "every label is empty (only 0): there is nothing to learn")]
-    if len(found) > MANY_VALUES and all(o.objects <= 1 for m in measurements for o in m.objects.values()):
-        return (), [
-            Problem("all cases", f"labels hold {len(found)} values of one object each: numbers of objects, not classes (--task instance)")
-        ]
+    if len(found) > MANY_VALUES and not names and _are_single(measurements):
+        text = f"the labels hold {len(found)} values of one object each. If they number objects: --task instance; if they are classes: "
+        return (), [Problem("all cases", text + "--task semantic --classes NAME=VALUE,…")]
     if names and len(names) != len(found):
         return (), [Problem("all cases", f"--classes names {len(names)} classes, the labels hold {len(found)} values: {found[:10]}")]
     labels = names or (("foreground",) if len(found) == 1 else tuple(f"label_{value}" for value in found))
     return tuple(ClassLabel(name=name, values=(value,)) for name, value in zip(labels, found)), []
+
+
+def _are_single(measurements: list[Measurement]) -> bool:
+    """Whether nearly every value is one object in every case that has it."""
+    objects = [own.objects for m in measurements for own in m.objects.values()]
+    return sum(count <= 1 for count in objects) >= SINGLE_SHARE * len(objects)
+
+
+def _doubt_objects(measurements: list[Measurement]) -> list[Problem]:
+    """Problems of an instance task as a whole: no objects at all, and values that are classes."""
+    measured = [m.measured for m in measurements if m.measured is not None]
+    counts = [len(own.voxels) // 4 for own in measured]
+    if not sum(counts):
+        return [Problem("all cases", "every label is empty (only 0): there is nothing to learn")]
+    parted = sum(own.in_parts for own in measured)
+    if parted > PARTED_SHARE * sum(counts):
+        text = f"{parted} of {sum(counts)} label values have several parts, {sum(counts) / len(counts):.1f} values a case: classes, not "
+        return [
+            Problem("all cases", text + "numbers of objects. For a class per voxel: --task semantic; else give every object its number")
+        ]
+    return []
 
 
 def make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFingerprint:
@@ -210,7 +284,26 @@ def make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFin
         cropped_shape=measurement.cropped_shape,
         channels=repeated[: len(dataset.channels)],
         classes=classes,
+        objects=measurement.measured,
     )
+
+
+def group_duplicates(dataset: Dataset, measurements: list[Measurement], progress: Progress) -> Dataset:
+    """The data set with near-duplicate images of an instance task (2D) in one group each, so that the folds keep them together."""
+    known = [(m.case.id, m.signature, m.shape) for m in measurements if m.signature is not None]
+    found = find_duplicates([signature for _, signature, _ in known], [shape for _, _, shape in known])
+    if not found:
+        return dataset
+    group_of = {known[place][0]: known[group[0]][0] for group in found for place in group}
+    cases = tuple(msgspec.structs.replace(case, group=group_of.get(case.id, case.group)) for case in dataset.cases)
+    first = ", ".join(known[place][0] for place in found[0][:2])
+    progress.say(
+        f"{len(group_of)} images are near-duplicates of others, in {len(found)} groups (first: {first}); each group stays in one fold.",
+        event="duplicates",
+        images=len(group_of),
+        groups=len(found),
+    )
+    return msgspec.structs.replace(dataset, cases=cases)
 
 
 def report_geometry(measurements: list[Measurement], progress: Progress) -> None:
@@ -225,3 +318,22 @@ def report_geometry(measurements: list[Measurement], progress: Progress) -> None
             f"{len(wrong)} labels have the shape of their image but another geometry in the header (first: {wrong[0].case.id}, "
             f"{wrong[0].mismatch}). The voxels are taken as they lie."
         )
+
+
+def report_objects(measurements: list[Measurement], progress: Progress) -> None:
+    """Says what is odd about objects, a line each."""
+    measured = [(m, m.measured) for m in measurements if m.measured is not None]
+    odd = {
+        "{count} objects have several parts that do not touch": [(m, own.in_parts) for m, own in measured],
+        "{count} objects are smaller than 4 voxels, too small to be learned": [(m, own.tiny) for m, own in measured],
+        "{count} voxels belong to several objects; each went to the smallest of them": [(m, own.overlapping) for m, own in measured],
+        "{count} objects have no voxel left (empty files, or hidden by others)": [(m, own.lost) for m, own in measured],
+        "{count} label maps have 8 bits and hold 255 objects, all that fit: some may be lost": [(m, int(m.overflow)) for m, _ in measured],
+        "{count} objects of the class maps are not in the labels": [(m, len(m.absent)) for m, _ in measured],
+    }
+    for text, found in odd.items():
+        cases = [(m, count) for m, count in found if count]
+        if cases:
+            first, own = cases[0]
+            where = f"{len(cases)} of {len(measurements)} cases, first {first.case.id} ({own})"
+            progress.warn(f"{text.format(count=sum(count for _, count in cases))}: {where}.", event="objects", cases=len(cases))

@@ -6,16 +6,17 @@ from typing import Literal
 
 import msgspec
 
-from autoseg.commands.measure import describe_dataset, make_case_fingerprint, measure, report_geometry
+from autoseg.commands.measure import describe_dataset, group_duplicates, make_case_fingerprint, measure, report_geometry, report_objects
 from autoseg.errors import InputError
 from autoseg.io.classes import describe_regions
-from autoseg.io.discovery import Discovery, Problem, discover, name_classes
+from autoseg.io.discovery import Discovery, Problem, discover
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record, write_bytes
 from autoseg.io.machine import count_cores, measure_machine
 from autoseg.io.nnunet import read_nnunet_folder
 from autoseg.io.nnunet_plan import format_nnunet_plan
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
+from autoseg.io.tasks import settle_task
 from autoseg.planning.budget import format_shape
 from autoseg.planning.normalization import pool_foreground
 from autoseg.planning.plan import Request, make_plan
@@ -56,8 +57,6 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     nothing is written then.
     """
     folder = RunFolder(Path(run))
-    if options.task == "instance":
-        raise InputError("Instance tasks cannot be planned yet.", todo="--task semantic trains the objects as one class.")
     _refuse_other_run(folder, Path(dataset))
     imported = read_nnunet_folder(Path(dataset))
     machine = measure_machine(options.device, options.memory)
@@ -67,6 +66,8 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     description, fingerprint = imported or _measure_scans(Path(dataset), options, profile.orientation, progress)
     splits = _read_splits(options.splits) if options.splits else make_splits(description)
     check_splits(splits, description)
+    if description.task == "instance":
+        raise InputError("Instance tasks cannot be planned yet.", todo="--task semantic trains the objects as one class.")
     made = make_plan(description, fingerprint, profile, machine, Request(options.minutes, options.spacing, options.memory))
     folder.path.mkdir(parents=True, exist_ok=True)
     remove_partials(folder.path)
@@ -100,7 +101,8 @@ def _choose_profile(name: str, machine: Machine) -> Profile:
 
 
 def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress: Progress) -> tuple[Dataset, Fingerprint]:
-    discovery, names = name_classes(discover(path, options.images, options.labels, options.groups, options.exclude), options.classes)
+    found = discover(path, options.images, options.labels, options.groups, options.exclude)
+    discovery, names = settle_task(found, options.task, options.classes)
     _show_pairs(discovery, progress)
     measurements, problems = measure(discovery, orientation, options.workers or count_cores(), progress)
     description, more = describe_dataset(discovery, measurements, names)
@@ -108,6 +110,9 @@ def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress:
     if problems or description is None:
         raise _list_problems(problems, len(discovery.cases))
     report_geometry(measurements, progress)
+    report_objects(measurements, progress)
+    if options.groups is None and options.splits is None:
+        description = group_duplicates(description, measurements, progress)
     if description.regions:
         progress.say(f"The classes {describe_regions(description.classes)}.", event="regions")
     return description, Fingerprint(cases=tuple(make_case_fingerprint(m, description) for m in measurements))
@@ -180,6 +185,10 @@ def _show_pairs(discovery: Discovery, progress: Progress) -> None:
     if len(discovery.cases) > 5:
         lines.append(f"  … and {len(discovery.cases) - 5} more")
     progress.say("\n".join(lines), event="pairs", count=len(discovery.cases), layout=discovery.layout)
+    if discovery.task == "instance":
+        progress.say(f"Task: instance ({discovery.shown}): every object is found by itself.", event="task", task="instance")
+    elif not discovery.shown:
+        progress.say("Task: semantic, a class for every voxel; --task instance takes every object apart.", event="task", task="semantic")
     for note in discovery.notes:
         progress.warn(note)
 

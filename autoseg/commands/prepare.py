@@ -7,22 +7,26 @@ import msgspec
 import numpy as np
 
 from autoseg.arrays.labels import draw_foreground, draw_objects, draw_positions, encode_labels, make_membership, pack_voxels, select_values
-from autoseg.arrays.preparation import measure_background, prepare_image, prepare_label
+from autoseg.arrays.objects import draw_ids, look_up_classes
+from autoseg.arrays.preparation import measure_background, prepare_ids, prepare_image, prepare_label
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record, stamp_files
 from autoseg.io.machine import count_cores
+from autoseg.io.objects import list_case_files, read_labels, read_objects
 from autoseg.io.run_folder import RunFolder, choose_configuration
-from autoseg.io.scans import read_label, read_scan
+from autoseg.io.scans import read_scan
 from autoseg.io.store import Store
 from autoseg.parallel import run_cases
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import Case, Dataset
+from autoseg.records.grid import Grid
 from autoseg.records.plan import Configuration, Plan, preparation_digest
-from autoseg.records.prepared import PreparedCase
+from autoseg.records.prepared import Geometry, PreparedCase
 
 FOREGROUND_VOXELS = 10_000  # positions kept per case to centre patches on, shared by its classes
 MOST_PER_CLASS = 1000
 OBJECTS = 128  # per class and case
+INSTANCES = 1024  # per case of an instance task, where a patch is centred on each object alike
 OBJECT_VOXELS = 8
 SEED = 1234
 
@@ -64,28 +68,33 @@ def prepare(
     if not waiting:
         return store
     failed: list[tuple[str, AutosegError]] = []
+    lost: dict[str, int] = {}
     progress.start(f"Preparing {chosen.name}", len(waiting))
     for outcome in run_cases(prepare_case, waiting, min(workers or count_cores(), len(waiting))):
+        if outcome.result:
+            lost[outcome.task.case.id] = len(outcome.result)
         if outcome.error is not None:
             failed.append((outcome.task.case.id, outcome.error))
         progress.advance(outcome.task.case.id)
     progress.finish()
+    if lost:
+        first = min(lost)
+        progress.warn(
+            f"{sum(lost.values())} objects of {len(lost)} cases have no voxel in {chosen.name}: too small, or where the image is 0 "
+            f"(first: {first}, {lost[first]})."
+        )
     if failed:
         raise _summarise_failures(failed, len(waiting))
     return store
 
 
-def _paths(case: Case, dataset: Dataset) -> list[Path]:
-    return [Path(dataset.root) / path for path in (*dict.fromkeys(case.images), *([case.label] if case.label else []))]
-
-
 def _is_stale(task: PrepareTask, progress: Progress) -> bool:
     """Whether a case must be prepared (again); changed files are told to the user."""
-    paths = _paths(task.case, task.dataset)
     if not all((task.store.folder / f"{task.case.id}.{part}.b2nd").is_file() for part in ("image", "label")):
         return True
     try:
         record = task.store.load(task.case.id)
+        paths = list_case_files(task.case, Path(task.dataset.root))
         stamps = stamp_files(paths)
     except (AutosegError, OSError):
         return True
@@ -100,41 +109,89 @@ def _is_stale(task: PrepareTask, progress: Progress) -> bool:
     return False
 
 
-def prepare_case(task: PrepareTask) -> str:
-    """Prepares one case and writes it to the store; returns its id. Raises AutosegError that names the file at fault."""
+@dataclass(frozen=True)
+class PreparedLabel:
+    """A prepared label map, and voxels of it to centre patches on; `lost` are objects that it does not show any more."""
+
+    label: np.ndarray
+    foreground: list[np.ndarray]
+    objects: list[list[np.ndarray]]
+    object_classes: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
+
+
+def prepare_case(task: PrepareTask) -> tuple[int, ...]:
+    """Prepares one case and writes it to the store; returns the ids that were lost. Raises AutosegError that names the file at fault."""
     case, dataset, plan, configuration = task.case, task.dataset, task.plan, task.configuration
     root = Path(dataset.root)
-    assert case.label is not None  # discovery leaves images without a label out
-    stamps = stamp_files(_paths(case, dataset))
+    paths = list_case_files(case, root)
+    stamps = stamp_files(paths)
     volume = read_scan([root / path for path in case.images], dataset.channels, plan.orientation)
-    values, _ = read_label(root / case.label, plan.orientation)
-    try:
-        label = encode_labels(values, dataset.classes, dataset.background_value, dataset.ignore_value)
-    except ValueError as error:
-        raise InputError(f"{root / case.label}: {error}.", todo="Plan the run again: the labels have changed.") from None
-    if label.shape != volume.grid.shape:
-        raise InputError(f"{root / case.label} has {label.shape} voxels, its image {volume.grid.shape}.", todo="Plan the run again.")
     image, geometry = prepare_image(volume.array, volume.grid.spacing, plan.axes, configuration)
-    prepared = prepare_label(label, volume.grid.spacing, plan.axes, configuration, geometry)
+    prepare_one = _prepare_objects if dataset.task == "instance" else _prepare_classes
     generator = np.random.default_rng(SEED)
-    membership = make_membership(dataset.classes)
-    drawn = draw_foreground(prepared, membership, min(MOST_PER_CLASS, FOREGROUND_VOXELS // len(membership)), generator)
-    objects = [draw_objects(select_values(prepared, np.flatnonzero(own)), OBJECTS, OBJECT_VOXELS, generator) for own in membership]
-    labelled = draw_positions(prepared >= 0, MOST_PER_CLASS, generator) if (prepared < 0).any() else np.empty(0, int)
+    found = prepare_one(task, volume.grid, geometry, generator)
+    labelled = draw_positions(found.label >= 0, MOST_PER_CLASS, generator) if (found.label < 0).any() else np.empty(0, int)
     record = PreparedCase(
         case=case.id,
-        case_digest=digest_files(_paths(case, dataset)),
+        case_digest=digest_files(paths),
         preparation_digest=preparation_digest(configuration, plan, dataset),
         stamps=stamps,
         geometry=geometry,
         background=measure_background(image),
-        foreground=tuple(pack_voxels(voxels) for voxels in drawn),
-        objects=tuple(tuple(pack_voxels(voxels) for voxels in found) for found in objects),
+        foreground=tuple(pack_voxels(voxels) for voxels in found.foreground),
+        objects=tuple(tuple(pack_voxels(voxels) for voxels in own) for own in found.objects),
         labelled=pack_voxels(labelled),
+        object_classes=found.object_classes,
     )
     with name_full_disk(task.store.folder):
-        task.store.write(record, image, prepared)
-    return case.id
+        task.store.write(record, image, found.label)
+    return found.lost
+
+
+def _prepare_classes(task: PrepareTask, grid: Grid, geometry: Geometry, generator: np.random.Generator) -> PreparedLabel:
+    """The classes of one case on the voxels of its prepared image; `grid` is the scan's."""
+    dataset, path = task.dataset, _label_path(task)
+    values, _ = read_labels(path, task.plan.orientation)
+    try:
+        label = encode_labels(values, dataset.classes, dataset.background_value, dataset.ignore_value)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.", todo="Plan the run again: the labels have changed.") from None
+    _check_shape(label, grid, path)
+    prepared = prepare_label(label, grid.spacing, task.plan.axes, task.configuration, geometry)
+    membership = make_membership(dataset.classes)
+    drawn = draw_foreground(prepared, membership, _count_per_class(len(membership)), generator)
+    objects = [draw_objects(select_values(prepared, np.flatnonzero(own)), OBJECTS, OBJECT_VOXELS, generator) for own in membership]
+    return PreparedLabel(prepared, drawn, objects)
+
+
+def _prepare_objects(task: PrepareTask, grid: Grid, geometry: Geometry, generator: np.random.Generator) -> PreparedLabel:
+    """The objects of one case, told apart, on the voxels of its prepared image; `grid` is the scan's."""
+    case, dataset, path = task.case, task.dataset, _label_path(task)
+    beside = Path(dataset.root) / case.object_classes if case.object_classes else None
+    found = read_objects(path, dataset.label_form, dataset.classes, task.plan.orientation, beside, dataset.ignore_value)
+    _check_shape(found.ids, grid, path)
+    ids = prepare_ids(found.ids, grid.spacing, task.plan.axes, task.configuration, geometry)
+    membership = make_membership(dataset.classes)
+    drawn = draw_foreground(look_up_classes(ids, found.classes), membership, _count_per_class(len(membership)), generator)
+    own = draw_ids(ids, INSTANCES, OBJECT_VOXELS, generator)
+    objects = [[own[k] for k in own if found.classes[k - 1] == number] for number in range(1, len(membership) + 1)]
+    left = np.bincount(np.maximum(ids, 0).ravel(), minlength=len(found.classes) + 1)[1:]
+    return PreparedLabel(ids, drawn, objects, found.classes, tuple(int(place) + 1 for place in np.flatnonzero(left == 0)))
+
+
+def _label_path(task: PrepareTask) -> Path:
+    assert task.case.label is not None  # discovery leaves images without a label out
+    return Path(task.dataset.root) / task.case.label
+
+
+def _check_shape(label: np.ndarray, grid: Grid, path: Path) -> None:
+    if label.shape != grid.shape:
+        raise InputError(f"{path} has {label.shape} voxels, its image {grid.shape}.", todo="Plan the run again.")
+
+
+def _count_per_class(classes: int) -> int:
+    return min(MOST_PER_CLASS, FOREGROUND_VOXELS // classes)
 
 
 def _summarise_failures(failed: list[tuple[str, AutosegError]], count: int) -> AutosegError:

@@ -11,10 +11,11 @@ import msgspec
 from autoseg.errors import InputError
 from autoseg.io.classes import check_classes, read_labels, read_typed
 from autoseg.io.files import list_files
-from autoseg.io.layouts import Found, recognise_layout
-from autoseg.io.patterns import match_paths
+from autoseg.io.layouts import Found, match_labels, recognise_layout
+from autoseg.io.objects import read_class_map
+from autoseg.io.patterns import is_folder_pattern, match_paths
 from autoseg.io.scans import get_ending
-from autoseg.records.dataset import Case, ClassLabel
+from autoseg.records.dataset import Case, ClassLabel, LabelForm, TaskName
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Problem:
 class Discovery:
     """The cases of a folder before any scan was opened. `channels` are (name, pattern); `classes` is None where nothing declares them.
 
-    `declared_in` is what a user would correct.
+    `declared_in` is what a user would correct. `task` and `label_form` are settled by io/tasks.py; `shown` is what the task was taken from.
     """
 
     root: Path
@@ -44,6 +45,10 @@ class Discovery:
     background_value: int = 0
     ignore_value: int | None = None
     component_names: tuple[str, ...] = ()
+    numbered: tuple[tuple[int, str], ...] = ()
+    task: TaskName = "semantic"
+    label_form: LabelForm = "values"
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Declared:
     classes: tuple[ClassLabel, ...] | None = None
     ignore_value: int | None = None
     listed: tuple[str, ...] = field(default=())
+    numbered: tuple[tuple[int, str], ...] = ()
 
 
 def discover(
@@ -73,6 +79,7 @@ def discover(
     declared = _read_declaration(root / "dataset.json")
     channels = _name_channels(found, declared)
     cases, problems, notes = _pair(found, channels, declared)
+    cases = _find_class_maps(root, cases)
     cases, more = _group(cases, groups)
     unknown = sorted(set(exclude) - {case.id for case in cases} - {problem.case for problem in problems})
     if unknown:
@@ -88,6 +95,8 @@ def discover(
         classes=declared.classes,
         ignore_value=declared.ignore_value,
         component_names=declared.channels if len(channels) == 1 else (),
+        numbered=declared.numbered,
+        label_form="files" if is_folder_pattern(found.label_pattern) else "values",
     )
 
 
@@ -95,8 +104,7 @@ def _find_by_patterns(paths: list[str], images: dict[str, str] | None, labels: s
     if not images or not labels:
         given, missing = ("--labels", "--images (or --channels)") if labels else ("--images", "--labels")
         raise InputError(f"{given} needs {missing} beside it.", todo="--images 'images/{case}.nii.gz' --labels 'labels/{case}.nii.gz'")
-    label_files = match_paths(labels, paths)
-    rest = [path for path in paths if path not in set(label_files.values())]
+    label_files, rest = match_labels(labels, paths)
     return Found("patterns", dict(images), {name: match_paths(pattern, rest) for name, pattern in images.items()}, labels, label_files)
 
 
@@ -150,6 +158,16 @@ def _pair(found: Found, channels: tuple[tuple[str, str], ...], declared: Declare
     return cases, problems, notes
 
 
+def _find_class_maps(root: Path, cases: list[Case]) -> list[Case]:
+    """The cases with the class map that lies beside the label as {case}.json."""
+    found = []
+    for case in cases:
+        path = (Path(case.label or "").parent / f"{case.id}.json").as_posix()
+        there = (root / path).is_file() and read_class_map(root / path) is not None
+        found.append(msgspec.structs.replace(case, object_classes=path) if there else case)
+    return found
+
+
 def _shorten(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -188,7 +206,8 @@ def _read_declaration(path: Path) -> Declared:
             f"{path} cannot be understood.", str(error), todo="Correct it, or move it away: autoseg does not need it."
         ) from None
     classes, ignore = read_labels(values, str(path), content.get("regions_class_order"))
-    return Declared(names, classes, ignore, listed)
+    numbered = tuple((value, name) for name, value in values.items() if isinstance(value, int))
+    return Declared(names, classes, ignore, listed, numbered)
 
 
 def name_classes(discovery: Discovery, words: tuple[str, ...]) -> tuple[Discovery, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from autoseg.errors import InputError
-from autoseg.io.patterns import fill_channel, match_channels, match_paths
+from autoseg.io.patterns import fill_channel, is_folder_pattern, match_channels, match_folders, match_paths
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "segmentations", "groundtruth")
 LABEL_SUFFIXES = (
@@ -20,12 +20,13 @@ LABEL_SUFFIXES = (
     "-seg",
     "-label",
 )
+OBJECT_FOLDERS = ("masks", "mask", "labels", "instances", "objects")
 LABEL_WORDS = ("seg", "mask", "label", "labels", "segmentation", "Segmentation", "ground_truth", "gt")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A name, the images' pattern (with a channel hole where there are several), and the label's."""
+    """A name, the images' pattern (with a channel hole where there are several), and the label's: a folder if every object has a file."""
 
     name: str
     images: str
@@ -44,6 +45,16 @@ LAYOUTS = (
     *(Layout("label beside image", "{case}{ext}", f"{{case}}{suffix}{{ext}}") for suffix in LABEL_SUFFIXES),
     *(Layout("folder per case", "{case}/{case}_{channel}{ext}", f"{{case}}/{{case}}_{word}{{ext}}") for word in LABEL_WORDS),
     *(Layout("folder per case", "{case}/{channel}{ext}", f"{{case}}/{word}{{ext}}") for word in LABEL_WORDS),
+    *(
+        Layout("file per object", images, f"{{case}}/{folder}")
+        for images in ("{case}/images/{case}{ext}", "{case}/image/{case}{ext}", "{case}/{case}{ext}", "{case}/image{ext}")
+        for folder in OBJECT_FOLDERS
+    ),
+    *(
+        Layout("file per object", f"{images}/{{case}}{{ext}}", f"{folder}/{{case}}")
+        for images in ("images", "image")
+        for folder in OBJECT_FOLDERS
+    ),
 )
 
 
@@ -64,11 +75,21 @@ class Found:
 
 def fit_layout(layout: Layout, paths: list[str]) -> Found:
     """What of `paths` fits one layout; a file that fits the label pattern is never an image."""
-    labels = match_paths(layout.label, paths)
-    taken = set(labels.values())
-    images = match_channels(layout.images, [path for path in paths if path not in taken])
+    labels, rest = match_labels(layout.label, paths)
+    images = match_channels(layout.images, rest)
     patterns = {channel: fill_channel(layout.images, channel) for channel in images}
     return Found(layout.name, patterns, images, layout.label, labels)
+
+
+def match_labels(pattern: str, paths: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Case → label, a file or the folder of its objects' files, and the paths that belong to no label."""
+    if is_folder_pattern(pattern):
+        labels = match_folders(pattern, paths)
+        folders = set(labels.values())
+        return labels, [path for path in paths if path.rpartition("/")[0] not in folders]
+    labels = match_paths(pattern, paths)
+    taken = set(labels.values())
+    return labels, [path for path in paths if path not in taken]
 
 
 def recognise_layout(paths: list[str]) -> Found | None:

@@ -52,9 +52,35 @@ def match_channels(pattern: str, paths: Iterable[str]) -> dict[str, dict[str, st
             continue
         files = found.setdefault(match.groupdict().get("channel") or "", {})
         if match["case"] in files:
-            raise InputError(f"Two files fit '{pattern}' for case {match['case']}: {files[match['case']]} and {path}.")
+            raise InputError(
+                f"Two files fit '{pattern}' for case {match['case']}: {files[match['case']]} and {path}.",
+                todo="Write a narrower pattern; where every object has a file of its own, name their folder: --labels '{case}/masks'",
+            )
         files[match["case"]] = path
     return found
+
+
+def match_folders(pattern: str, paths: Iterable[str]) -> dict[str, str]:
+    """Case → folder for the folders that fit a pattern and hold scan files of `paths` themselves; for labels of one file per object."""
+    expression = compile_pattern(pattern.rstrip("/"))
+    found: dict[str, str] = {}
+    for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths if get_ending(path)):
+        match = expression.match(folder)
+        if not match:
+            continue
+        if match["case"] in found:
+            raise InputError(f"Two folders fit '{pattern}' for case {match['case']}: {found[match['case']]} and {folder}.")
+        found[match["case"]] = folder
+    return found
+
+
+def is_folder_pattern(pattern: str) -> bool:
+    """Whether a pattern means folders: its last part has no ending of a scan.
+
+    >>> is_folder_pattern("{case}/masks"), is_folder_pattern("masks/{case}.png"), is_folder_pattern("masks/{case}{ext}")
+    (True, False, False)
+    """
+    return not pattern.endswith("{ext}") and not get_ending(pattern)
 
 
 def fill_channel(pattern: str, channel: str) -> str:

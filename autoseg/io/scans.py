@@ -182,6 +182,13 @@ def read_label(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Gr
     return values, _grid_of(image)
 
 
+def read_mask(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Grid]:
+    """Where any component of a file but its alpha channel is not 0: bool in canonical orientation, and the grid that its file says."""
+    components = read_components(path)
+    parts = [sitk.GetArrayFromImage(_orient(image, "" if orientation == "stored" else orientation)) != 0 for image in components]
+    return np.logical_or.reduce(parts), _grid_of(components[0])
+
+
 def describe_grid_mismatch(image: Grid, label: Grid) -> str:
     """In words, how two stored grids of equal shape disagree by more than 1 % of a voxel; empty where they agree."""
     found = []

@@ -30,12 +30,14 @@ class Store:
     def write(self, record: PreparedCase, image: np.ndarray, label: np.ndarray) -> None:
         """Writes one case: arrays first, record last, so that a record vouches for its arrays.
 
-        Images are kept in float16 (relative error 5e-4, far below noise) unless a value is too large for it.
+        Images are kept in float16 (relative error 5e-4, far below noise) unless a value is too large for it; labels in int16, but
+        numbers of objects (int32) as they are.
         """
         self.record_path(record.case).unlink(missing_ok=True)
         small = np.abs(image).max(initial=0) < HALF_LIMIT
         _write_array(self.folder / f"{record.case}.image.b2nd", image.astype(np.float16 if small else np.float32), leading=1)
-        _write_array(self.folder / f"{record.case}.label.b2nd", label.astype(np.int16), leading=0)
+        kind = np.int32 if label.dtype == np.int32 else np.int16
+        _write_array(self.folder / f"{record.case}.label.b2nd", label.astype(kind), leading=0)
         save_record(self.record_path(record.case), record)
 
     def read_shape(self, case: str) -> tuple[int, ...]:
@@ -48,7 +50,7 @@ class Store:
         return np.asarray(array[(slice(None), *(slice(low, high) for low, high in box))], dtype=np.float32)
 
     def read_label(self, case: str, box: Box) -> np.ndarray:
-        """The part of a prepared label map inside the box, int16."""
+        """The part of a prepared label map inside the box: int16, or int32 where it holds numbers of objects."""
         array = blosc2.open(str(self.folder / f"{case}.label.b2nd"), mode="r")
         return np.asarray(array[tuple(slice(low, high) for low, high in box)])
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord
 
+TaskName = Literal["semantic", "instance"]
 LabelForm = Literal["values", "ids", "files"]
 
 
@@ -85,7 +86,7 @@ class Dataset(SavedRecord, frozen=True, kw_only=True):
     """
 
     root: str
-    task: Literal["semantic", "instance"] = "semantic"
+    task: TaskName = "semantic"
     dimension: Literal[2, 3]
     unit: Literal["mm", "px"]
     layout: str

@@ -12,6 +12,7 @@ from autoseg.arrays.resampling import (
     find_coarse_axis,
     make_probability_matrices,
     make_resampling_matrix,
+    resample_ids,
     resample_image,
     resample_label,
 )
@@ -157,3 +158,49 @@ def test_probabilities_return_linearly_in_plane_and_by_nearest_along_coarse_slic
 def test_probabilities_treat_the_axis_as_coarse_that_the_network_saw_as_coarse():
     matrices = make_probability_matrices((4, 6, 6), (8, 12, 12), (4.0, 4.0, 1.0), (9.0, 1.0, 1.0))
     np.testing.assert_array_equal(matrices[0], make_resampling_matrix(4, 8, 0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "new_shape", "coarse"),
+    [((20, 23), (31, 40), None), ((20, 23), (13, 12), None), ((6, 12, 13), (9, 17, 20), None), ((6, 12, 13), (10, 9, 8), 0)],
+)
+def test_each_object_is_resampled_as_if_it_were_a_class(shape, new_shape, coarse):
+    generator = np.random.default_rng(len(new_shape))
+    ids = np.zeros(shape, np.int32)
+    for number in range(1, 9):
+        low = generator.integers(0, np.array(shape) - 4)
+        ids[tuple(slice(start, start + edge) for start, edge in zip(low, generator.integers(3, 7, len(shape))))] = number
+    ids[ids == 8] = -1
+    found = resample_ids(ids, new_shape, coarse)
+    np.testing.assert_array_equal(found, resample_label(ids, new_shape, coarse))
+    assert set(np.unique(found)) == set(np.unique(ids))
+    assert found.dtype == np.int32
+
+
+def test_objects_that_shrinking_would_hide_keep_a_voxel():
+    ids = np.zeros((40, 40), np.int32)
+    ids[2:12, 2:12] = 1
+    for number, place in enumerate([(5, 30), (20, 20), (33, 8), (36, 36)], 2):
+        ids[place] = number
+    assert set(np.unique(resample_label(ids, (10, 10), None))) == {0, 1}
+    found = resample_ids(ids, (10, 10), None)
+    assert {number: tuple(map(int, np.argwhere(found == number)[0])) for number in range(2, 6)} == {
+        2: (1, 7),
+        3: (5, 5),
+        4: (8, 2),
+        5: (9, 9),
+    }
+    assert (found == 1).sum() == 4
+
+
+def test_the_last_voxel_of_one_object_is_not_taken_for_another():
+    ids = np.arange(1, 17, dtype=np.int32).reshape(4, 4)
+    found = resample_ids(ids, (2, 2), None)
+    np.testing.assert_array_equal(found, resample_label(ids, (2, 2), None))
+
+
+def test_large_numbers_of_many_objects_are_kept():
+    ids = np.zeros((60, 60), np.int32)
+    ids[::2, ::2] = np.arange(70_000, 70_900).reshape(30, 30)
+    found = resample_ids(ids, (70, 70), None)
+    np.testing.assert_array_equal(np.unique(found), np.unique(ids))

@@ -183,3 +183,12 @@ def test_an_empty_folder_and_no_folder_are_told_apart(tmp_path):
     assert "1 files" in caught.value.why
     with pytest.raises(InputError, match="is not a folder"):
         discover(tmp_path / "absent")
+
+
+def test_labels_may_be_folders_of_a_file_for_each_object(tmp_path):
+    make_folder(tmp_path, *(f"{case}/{name}.png" for case in "AB" for name in ("scan", "cells/1", "cells/2")), "A/cells/old/1.png")
+    found = discover(tmp_path, images={"": "{case}/scan.png"}, labels="{case}/cells")
+    assert [(case.id, case.label) for case in found.cases] == [("A", "A/cells"), ("B", "B/cells")]
+    assert found.label_form == "files"
+    broad = discover(tmp_path, images={"": "{case}/*.png"}, labels="{case}/cells/")
+    assert [case.images for case in broad.cases] == [("A/scan.png",), ("B/scan.png",)]

@@ -3,7 +3,8 @@
 import pytest
 
 from autoseg.errors import InputError
-from autoseg.io.layouts import LABEL_FOLDERS, LABEL_SUFFIXES, LABEL_WORDS, recognise_layout
+from autoseg.io.files import list_files
+from autoseg.io.layouts import LABEL_FOLDERS, LABEL_SUFFIXES, LABEL_WORDS, OBJECT_FOLDERS, match_labels, recognise_layout
 
 CASES = ("A", "B", "C")
 
@@ -80,3 +81,30 @@ def test_files_of_no_layout_are_no_layout():
 def test_two_files_for_one_case_are_a_doubt_that_is_told():
     with pytest.raises(InputError, match="Two files fit"):
         recognise_layout(["images/A.png", "images/A.jpg", "labels/A.png"])
+
+
+@pytest.mark.parametrize("folder", OBJECT_FOLDERS)
+@pytest.mark.parametrize("images", ["{case}/images/{case}.png", "{case}/{case}.tif", "{case}/image.png", "images/{case}.png"])
+def test_a_file_for_each_object_below_a_folder_for_each_case(folder, images):
+    label = f"{folder}/{{case}}" if images.startswith("images") else f"{{case}}/{folder}"
+    names = (images, f"{label}/1.png", f"{label}/2.png")
+    found = recognise_layout([name.format(case=case) for case in CASES for name in names])
+    assert (found.layout, found.label_pattern, found.count_pairs()) == ("file per object", label, 3)
+    assert found.labels == {case: label.format(case=case) for case in CASES}
+    assert found.images == {"": {case: images.format(case=case) for case in CASES}}
+
+
+def test_a_folder_of_label_maps_is_not_taken_for_the_objects_of_a_case():
+    paths = [f"{folder}/{case}.png" for case in CASES for folder in ("images", "masks")]
+    assert recognise_layout([*paths, "masks/A/1.png"]).layout == "two folders"
+
+
+def test_files_in_the_folder_of_a_label_are_no_images():
+    paths = ["A/masks/1.png", "A/masks/2.png", "A/scan.png"]
+    assert match_labels("{case}/masks", paths) == ({"A": "A/masks"}, ["A/scan.png"])
+    assert match_labels("{case}/scan.png", paths) == ({"A": "A/scan.png"}, paths[:2])
+
+
+def test_the_nuclei_have_a_file_for_each_object(real_scans):
+    found = recognise_layout(list_files(real_scans / "nuclei"))
+    assert (found.layout, found.label_pattern, found.count_pairs()) == ("file per object", "{case}/masks", 400)

@@ -3,7 +3,7 @@
 import pytest
 
 from autoseg.errors import InputError
-from autoseg.io.patterns import compile_pattern, fill_channel, get_file_part, match_channels, match_paths, split_pattern
+from autoseg.io.patterns import compile_pattern, fill_channel, get_file_part, match_channels, match_folders, match_paths, split_pattern
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,10 @@ def test_a_pattern_can_be_filled_and_taken_apart():
     assert get_file_part("all/{case}/{case}_T1.nii.gz") == "{case}_T1.nii.gz"
     folder, rest = split_pattern("data/deep/{case}/T1.nii.gz")
     assert (folder.as_posix(), rest) == ("data/deep", "{case}/T1.nii.gz")
+
+
+def test_folders_fit_a_pattern_by_the_scans_that_they_hold_themselves():
+    paths = ["A/masks/1.png", "A/masks/2.png", "B/masks/1.png", "C/masks/deep/1.png", "D/masks/notes.txt", "E/other/1.png"]
+    assert match_folders("{case}/masks", paths) == {"A": "A/masks", "B": "B/masks"}
+    with pytest.raises(InputError, match="Two folders fit"):
+        match_folders("*/{case}", ["a/X/1.png", "b/X/1.png"])

@@ -58,3 +58,12 @@ def test_the_record_is_written_last_and_removed_before_the_arrays_change(tmp_pat
         store.write(record, image + 1, label)
     with pytest.raises(InputError, match="does not exist"):
         store.load("A")
+
+
+def test_seventy_thousand_objects_keep_their_numbers(tmp_path):
+    ids = np.arange(-1, 71_999, dtype=np.int32).reshape(240, 300)
+    store = Store(tmp_path)
+    store.write(make_prepared_case("A", ids.shape), np.zeros((1, *ids.shape), np.float32), ids)
+    found = store.read_label("A", tuple((0, size) for size in ids.shape))
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, ids)
