@@ -20,6 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 from machine import RESULTS, describe, save
 
+from autoseg.io.objects import read_objects
 from autoseg.io.run_folder import RunFolder
 from autoseg.io.scans import read_components
 
@@ -72,13 +73,12 @@ def write_grey(root: Path, images: dict[str, Path], labels: dict[str, np.ndarray
 
 def measure_stardist(python: Path, run_folder: RunFolder, kinds: dict[str, bool], minutes: float, seed: int) -> tuple[Path, dict[str, Any]]:
     """Trains and predicts in the peer's environment; its label maps are scored by ours."""
-    from autoseg.io.objects import read_case_objects
-
     dataset, fold = run_folder.load_dataset(), run_folder.load_splits().folds[0]
     root = Path(tempfile.mkdtemp())
     for part, names in (("training", fold.training), ("unseen", fold.validation)):
         cases = [case for case in dataset.cases if case.id in set(names) and kinds[case.id]]
-        labels = {case.id: read_case_objects(case, dataset).ids for case in cases}
+        files = {case.id: Path(dataset.root) / (case.label or "") for case in cases}
+        labels = {case: read_objects(path, dataset.label_form, dataset.classes).ids for case, path in files.items()}
         write_grey(root / part, {case.id: Path(dataset.root) / case.images[0] for case in cases}, labels)
     subprocess.run([python, Path(__file__).with_name("reference_stardist.py"), root, f"{minutes:g}", str(seed)], check=True)
     run("evaluate", root / "predicted", root / "unseen" / "labels", "--task", "instance")

@@ -1,6 +1,5 @@
 """`autoseg evaluate` for objects: maps of ids, with their classes and scores, against references of either form."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from autoseg.arrays.labels import find_values
 from autoseg.commands.pairs import run_pairs
 from autoseg.errors import InputError
 from autoseg.evaluation.objects import ClassCounts, LabelledObjects, count_objects, summarise_objects
-from autoseg.io.files import list_files
-from autoseg.io.scans import get_ending, read_label, strip_ending
+from autoseg.io.objects import CLASS_MAP, list_object_files, read_objects
+from autoseg.io.scans import read_label, strip_ending
 from autoseg.progress import Progress
 from autoseg.records.dataset import ClassLabel
 from autoseg.records.predictions import Predictions
@@ -127,41 +126,13 @@ def read_prediction(path: Path, listing: Path | None, classes: tuple[ClassLabel,
 
 def read_reference(path: Path, classes: tuple[ClassLabel, ...], shape: tuple[int, ...], ignore: int | None = None) -> LabelledObjects:
     """A folder of one file per object, or a map of ids with its classes in a JSON of the same name; an empty folder is an empty map."""
-    if path.is_dir():
-        return _read_files(path, classes, shape)
-    ids = read_label(path)[0]
-    if ignore is not None:
-        ids = np.where(ids == ignore, -1, ids)
-    present = [value for value in find_values(ids) if value > 0]
-    if len(classes) == 1:
-        return LabelledObjects(ids, dict.fromkeys(present, 1))
-    listing = path.with_name(f"{strip_ending(path.name)}.json")
-    numbers = _number_classes(_read_names(listing), classes, listing)
-    _refuse_unlisted(present, numbers, path, listing)
-    return LabelledObjects(ids, numbers)
-
-
-def _read_files(folder: Path, classes: tuple[ClassLabel, ...], shape: tuple[int, ...]) -> LabelledObjects:
-    """Where two files claim a voxel, the first keeps it."""
-    if len(classes) > 1:
-        raise InputError(f"{folder} does not say of which class its objects are.")
-    masks = [read_label(folder / name)[0] != 0 for name in list_files(folder) if get_ending(name)]
-    ids = np.zeros(masks[0].shape if masks else shape, dtype=np.int32)
-    for number, mask in enumerate(masks, 1):
-        if mask.shape != ids.shape:
-            raise InputError(f"the files in {folder} have {ids.shape} and {mask.shape} voxels.")
-        ids[mask & (ids == 0)] = number
-    return LabelledObjects(ids, {number: 1 for number in range(1, len(masks) + 1)})
-
-
-def _read_names(path: Path) -> dict[int, Any]:
-    """Id → class of {"instances": {"1": class}}."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist.", "It says of which class each object is.", todo='{"instances": {"1": "name", …}}')
-    try:
-        return {int(key): value for key, value in json.loads(path.read_bytes())["instances"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} does not say of which class each object is ({error}).", todo='{"instances": {"1": "name", …}}') from None
+    if path.is_dir() and not list_object_files(path):
+        return LabelledObjects(np.zeros(shape, dtype=np.int32), {})
+    listing = path.with_name(f"{strip_ending(path.name)}.json") if len(classes) > 1 else None
+    if listing is not None and not listing.is_file():
+        raise InputError(f"{listing} does not exist.", "It says of which class each object is.", todo=CLASS_MAP)
+    found = read_objects(path, "files" if path.is_dir() else "ids", classes, object_classes=listing, ignore=ignore)
+    return LabelledObjects(found.ids, dict(enumerate(found.classes, 1)))
 
 
 def _number_classes(named: Mapping[int, Any], classes: tuple[ClassLabel, ...], source: Path) -> dict[int, int]:

@@ -6,14 +6,14 @@ from typing import Any, Protocol, TypeVar
 
 from autoseg.errors import AutosegError, InputError
 from autoseg.io.files import list_files
-from autoseg.io.layouts import LABEL_SUFFIXES
+from autoseg.io.layouts import LABEL_SUFFIXES, OBJECT_FOLDERS
 from autoseg.io.machine import count_cores
 from autoseg.io.patterns import compile_pattern, get_file_part, match_paths, split_pattern
 from autoseg.parallel import run_cases
 from autoseg.progress import Progress
 
 FEW_CASES = 8  # below this many, starting worker processes takes longer than the work
-OBJECT_FOLDERS = tuple(f"{{case}}/{name}" for name in ("masks", "mask", "labels", "instances", "objects"))  # a file per object in each
+FOLDERS_OF_OBJECTS = tuple(f"{{case}}/{name}" for name in OBJECT_FOLDERS)  # a file per object in each
 
 
 class Pair(Protocol):
@@ -40,7 +40,7 @@ def find_references(references: str, cases: set[str], label_pattern: str) -> dic
     if not root.is_dir():
         raise InputError(f"{references} is neither a folder nor a pattern with {{case}}.")
     paths, folders = list_files(root), list_folders(root)
-    patterns = [*(f"{{case}}{suffix}{{ext}}" for suffix in ("", *LABEL_SUFFIXES)), *OBJECT_FOLDERS]
+    patterns = [*(f"{{case}}{suffix}{{ext}}" for suffix in ("", *LABEL_SUFFIXES)), *FOLDERS_OF_OBJECTS]
     if label_pattern:
         patterns = [label_pattern, get_file_part(label_pattern), *patterns]
     found: dict[str, str] = {}

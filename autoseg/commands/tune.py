@@ -71,7 +71,9 @@ def list_choices(cases: Sequence[TuningCase]) -> list[tuple[str, tuple[float, ..
     """The thresholds that matter for these answers, in the order in which they are searched, each with its values."""
     sizes = np.concatenate([np.bincount(case.reference[case.reference > 0].ravel())[1:] for case in cases])
     sizes = sizes[sizes > 0]
-    smallest = tuple(sorted({float(np.floor(np.quantile(sizes, share))) if share else 0.0 for share in SMALL_SHARES})) if len(sizes) else (0.0,)
+    smallest = (
+        tuple(sorted({float(np.floor(np.quantile(sizes, share))) if share else 0.0 for share in SMALL_SHARES})) if len(sizes) else (0.0,)
+    )
     if isinstance(cases[0].raw, RawDetections):
         return [("score", SCORES), ("nms", OVERLAPS), ("mask", MASKS), ("smallest", smallest)]
     return [("seed", SEEDS), ("mask", MASKS), ("score", SCORES), ("smallest", smallest)]
