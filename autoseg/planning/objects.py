@@ -1,13 +1,12 @@
 """The objects of a whole data set at the spacing that is planned for: their sizes, how close they lie, how many a tile holds."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoseg.arrays.labels import unpack_voxels
 from autoseg.errors import InputError
-from autoseg.records.fingerprint import NMS_LEVELS, CaseFingerprint, Fingerprint, MeasuredObjects
+from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, MeasuredObjects
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
 TILE_STEPS = 4  # places per tile edge at which a tile is tried
@@ -123,8 +122,8 @@ def count_per_tile(objects: Objects, tile: tuple[int, ...]) -> Counts:
     step = np.array(tile) / TILE_STEPS
     centres = (objects.boxes[:, :dimension] + objects.boxes[:, dimension:]) / 2
     cells = np.floor(centres / step).astype(np.int64)
-    densest = [_count_densest(cells[objects.cases == case]) for case in range(objects.count)]
-    return summarise_counts(np.array(densest))
+    by_case = np.split(cells, np.cumsum(objects.per_case)[:-1])
+    return summarise_counts(np.array([_count_densest(own) for own in by_case]))
 
 
 def _count_densest(cells: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord, digest_of
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import ClassLabel, Dataset, count_outputs
 from autoseg.records.detection import DetectionSpec, Thresholds
 from autoseg.records.machine import Machine
 
@@ -193,6 +193,11 @@ class Configuration(Record, frozen=True, kw_only=True):
         if self.detection is not None:
             return "objects"
         return "boundaries" if self.thresholds is not None else "classes"
+
+
+def count_network_outputs(configuration: Configuration, classes: tuple[ClassLabel, ...]) -> int:
+    """Channels of a configuration's answer: those of the classes and the background, and of the objects' boundary where that is drawn."""
+    return count_outputs(classes) + (configuration.product == "boundaries")
 
 
 class Plan(SavedRecord, frozen=True, kw_only=True):
