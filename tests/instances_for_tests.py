@@ -28,11 +28,17 @@ def make_measured(boxes: np.ndarray, fill: float = 0.75, lost: tuple[int, ...] =
     )
 
 
-def draw_boxes(generator: np.random.Generator, shape: tuple[int, ...], count: int, sides: tuple[float, float], steps: tuple[float, ...]):
-    """`count` boxes (count, 2 · dimension) inside an image: edges in mm drawn evenly in log scale between `sides`; `steps` is the spacing."""
-    side = np.exp(generator.uniform(*np.log(sides), (count, 1))) * generator.uniform(0.8, 1.25, (count, len(shape)))
-    edges = np.clip(np.rint(side / np.array(steps)), 1, shape).astype(np.int64)
-    low = np.rint(generator.random(edges.shape) * (np.array(shape) - edges)).astype(np.int64)
+def spread_boxes(shape: tuple[int, ...], count: int, sides: tuple[float, float], spacing: tuple[float, ...]) -> np.ndarray:
+    """`count` boxes (count, 2 · dimension, voxels) spread over an image: edges in mm evenly in log scale between `sides`, up to a quarter
+
+    longer or shorter along each axis. No random numbers: fractions of multiples of roots, which fill a unit cube evenly.
+    """
+    dimension = len(shape)
+    numbers = np.arange(1, count + 1)[:, None] * np.sqrt([2.0, 3, 5, 7, 11, 13, 17][: 2 * dimension + 1])
+    fractions = numbers - np.floor(numbers)
+    side = sides[0] * (sides[1] / sides[0]) ** fractions[:, :1] * 1.25 ** (2 * fractions[:, 1 : dimension + 1] - 1)
+    edges = np.clip(np.rint(side / np.array(spacing)), 1, shape).astype(np.int64)
+    low = np.floor(fractions[:, dimension + 1 :] * (np.array(shape) - edges + 1)).astype(np.int64)
     return np.concatenate([low, low + edges], axis=1)
 
 
@@ -71,7 +77,5 @@ def make_instances(
 
 def with_objects(fingerprint: Fingerprint, **changes: object) -> Fingerprint:
     """The fingerprint with fields of every case's objects replaced."""
-    cases = [
-        msgspec.structs.replace(case, objects=msgspec.structs.replace(case.objects, **changes)) for case in fingerprint.cases if case.objects
-    ]
-    return Fingerprint(cases=tuple(cases))
+    changed = [msgspec.structs.replace(case, objects=msgspec.structs.replace(case.objects, **changes)) for case in fingerprint.cases]
+    return Fingerprint(cases=tuple(changed))

@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 
 from autoseg.planning.anchors import AnchorChoice
-from autoseg.planning.objects import Counts, Objects, compute_percentiles, count_per_tile, summarise_counts
+from autoseg.planning.objects import FINE, Counts, Objects, compute_percentiles, count_per_tile, summarise_counts
 from autoseg.records.detection import DetectionSpec, Thresholds
 from autoseg.records.fingerprint import NMS_LEVELS
 from autoseg.records.profile import DetectionProfile
@@ -15,13 +15,14 @@ from autoseg.records.profile import DetectionProfile
 SMALL, LARGE = 16.0, 192.0  # voxels: median sides below and above which the spacing is changed
 ENLARGED = 2.0  # factor for small ones (usual for nuclei, where Cellpose brings cells to 30 pixels)
 WANTED = 96.0  # voxels that large ones are brought to, by a power of two
-FINE = 2.0  # ratio to the finest spacing below which an axis is enlarged with it
 COARSEST_FIRST = 8  # voxels: longest stride of the finest level
-FEWEST_CELLS, MOST_CELLS = 4.0, 8.0  # strides per side of a small object on the finest, of a large one on the coarsest level
+FEWEST_CELLS = 4.0  # strides per side of a small object on the finest level
+MOST_CELLS = {2: 8.0, 3: 4.0}  # of a large one on the coarsest, by dimension: volumes are told apart by what lies around, so one level more
 POSITIVE = {2: 0.5, 3: 0.35}  # IoU, by dimension: in 3D it falls with the cube of an error
 NEGATIVE_ANCHOR = {2: 0.35, 3: 0.1}
 NEGATIVE_BOX = {2: 0.5, 3: 0.1}
 ANCHOR_SAMPLES = {2: 256, 3: 128}
+MASK_SHARE = {2: 0.25, 3: 0.5}  # of the boxes trained that masks are trained for
 FEWEST_SAMPLES = {2: 64, 3: 16}
 PROPOSAL_NMS = 0.7
 FEWEST_DETECTIONS = 100
@@ -45,7 +46,7 @@ class Crowd:
 
 def choose_zoom(objects: Objects) -> tuple[float, str]:
     """The factor by which images are enlarged before the network sees them, and why (6.4.2)."""
-    side = float(np.median(objects.sides))
+    side = float(np.median(objects.fine_sides))
     sides = f"half of the objects are smaller than {side:.3g} voxels"
     if side < SMALL:
         return (
@@ -85,7 +86,7 @@ def choose_levels(objects: Objects, strides: tuple[tuple[int, ...], ...]) -> tup
     small, large = float(sizes[5.0]), float(sizes[99.5])
     able = [stage for stage in range(1, last + 1) if max(steps[stage]) <= COARSEST_FIRST and small / sides[stage] >= FEWEST_CELLS]
     first = max(able, default=min(1, last))
-    reaching = [stage for stage in range(first + 1, last + 1) if large / sides[stage] <= MOST_CELLS]
+    reaching = [stage for stage in range(first + 1, last + 1) if large / sides[stage] <= MOST_CELLS[len(steps[0])]]
     return tuple(range(first, min(reaching, default=last) + 1))
 
 
@@ -124,7 +125,7 @@ def make_detection(
         box_samples=boxes,
         box_bins=choose_bins(objects.spacing, BOX_EDGE, FEWEST_BINS[0]),
         box_features=profile.box_features[which],
-        mask_samples=math.ceil(boxes / 4),
+        mask_samples=math.ceil(boxes * MASK_SHARE[dimension]),
         mask_bins=choose_bins(objects.spacing, MASK_EDGE, FEWEST_BINS[1]),
         mask_features=profile.mask_features[which],
         mask_convolutions=profile.mask_convolutions[which],
@@ -140,7 +141,7 @@ def _limit(value: float, fewest: int, most: int) -> int:
 
 def _choose_upsampling(objects: Objects) -> int:
     """0, 1 or 2 doublings of the mask's 14 voxels, for what three quarters of the objects are not larger than (6.4.9)."""
-    side = float(compute_percentiles(objects.sides)[75.0])
+    side = float(compute_percentiles(objects.fine_sides)[75.0])
     return int(side >= COARSE_MASK) + int(side > FINE_MASK)
 
 
@@ -170,11 +171,11 @@ def explain_detection(detection: DetectionSpec, objects: Objects, anchors: Ancho
     borrowed = sum(not own for own in anchors.own)
     more = f"; {borrowed} level{'s' if borrowed > 1 else ''} with few objects take their neighbour's, doubled" if borrowed else ""
     densest = f"the densest place of an image holds {tile.median:g} objects in the median and {tile.largest} at most"
-    mask = MASK_EDGE * 2**detection.mask_upsampling
+    mask, fine = MASK_EDGE * 2**detection.mask_upsampling, float(compute_percentiles(objects.fine_sides)[75.0])
     return {
         "detection": explain_objects(objects),
-        "levels": f"the finest gives objects of {sizes[5.0]:.3g} voxels (a twentieth is smaller) as many cells as a small stride can, the "
-        f"coarsest reaches those of {sizes[99.5]:.3g}",
+        "levels": f"the finest gives objects of {sizes[5.0]:.3g} voxels (one in twenty is smaller) several cells, the coarsest has anchors "
+        f"for {sizes[99.5]:.3g}",
         "anchors": f"by k-means of the objects' sizes: {anchors.overlap:.0%} mean best overlap, {anchors.below_half:.1%} of the objects "
         f"below 50 % and {anchors.below_third:.1%} below 35 %{more}",
         "anchor_positive": "an anchor of this overlap is told to be an object"
@@ -183,8 +184,8 @@ def explain_detection(detection: DetectionSpec, objects: Objects, anchors: Ancho
         "proposals_per_level": f"{densest}; before NMS, in training and in prediction",
         "proposals": "after NMS; no limit holds for a whole image",
         "box_samples": f"four per object of a crowded tile ({tile.p95:g}), within what the profile allows",
-        "mask_samples": "a quarter of them, as masks cost most",
-        "mask_bins": f"a mask of {mask} voxels along fine axes, as a quarter of the objects is larger than {sizes[75.0]:.3g}",
+        "mask_samples": f"{MASK_SHARE[len(objects.spacing)]:.0%} of them, as masks cost most",
+        "mask_bins": f"a mask of {mask} voxels along fine axes, as a quarter of the objects is larger than {fine:.3g}",
         "mask_upsampling": "doublings of the mask behind its bins",
         "detections": f"twice what the densest place of any image holds ({tile.largest}); {crowd.image.largest} in an image at most",
     }

@@ -9,6 +9,7 @@ from autoseg.errors import InputError
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, MeasuredObjects
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
+FINE = 2.0  # ratio to the finest spacing from which an axis is coarse
 TILE_STEPS = 4  # places per tile edge at which a tile is tried
 
 
@@ -42,6 +43,12 @@ class Objects:
     def sides(self) -> np.ndarray:
         """Geometric mean of the edges (n,) in voxels."""
         return np.exp(np.log(self.sizes).mean(axis=1))
+
+    @property
+    def fine_sides(self) -> np.ndarray:
+        """Geometric mean (n,) of the edges along axes that are not coarse, in voxels."""
+        fine = [step < FINE * min(self.spacing) for step in self.spacing]
+        return np.exp(np.log(self.sizes[:, fine]).mean(axis=1))
 
     @property
     def per_case(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from autoseg.planning.change import list_values
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Normalization
 
-NOT_TOLD = ("name", "reasons", "user_set", "network.blocks")  # the name is the heading, the network has no blocks
+NOT_TOLD = ("name", "reasons", "user_set", "network.blocks", "detection", "thresholds")  # the heading; and what this network has not
 
 
 def find_line(text, *words):
