@@ -61,7 +61,7 @@ def fit_detector(task: Task, objects: Objects, largest: tuple[float, ...]) -> De
     trial = _make_trial(task, objects, target, choose)
     while not _fits(task, trial, batch) and (smaller := _shrink(trial, needed)):
         trial = _make_trial(task, objects, smaller, choose)
-    while batch > 1 and not _fits(task, trial, batch, SLOWER):
+    while batch > 1 and not _has_memory(task, _estimate(task, trial, batch)):
         batch -= 1
     floor = (float(SMALLEST_EDGE),) * len(target)
     while not _fits(task, trial, batch, SLOWER) and (smaller := _shrink(trial, floor)):
@@ -70,14 +70,13 @@ def fit_detector(task: Task, objects: Objects, largest: tuple[float, ...]) -> De
     while batch < most and _fits(task, trial, batch + 1):
         batch += 1
     whole = all(edge >= need for edge, need in zip(trial.patch, needed))
-    accumulation = ACCUMULATED if batch == 1 else 1
-    needs = _estimate(task, trial, batch, accumulation)
+    needs = _estimate(task, trial, batch)
     reasons = {
         "spacing": "",
         "patch_size": _explain_patch(task, objects, whole, needs),
         "batch_size": _explain_batch(task, needs, batch, most),
     }
-    fit = Fit(task.spacing, task.median_shape, trial.patch, batch, trial.network, reasons, accumulation)
+    fit = Fit(task.spacing, task.median_shape, trial.patch, batch, trial.network, reasons, _accumulate(batch))
     return DetectorFit(fit, trial.detection, trial.anchors, trial.crowd, needs, whole)
 
 
@@ -107,7 +106,7 @@ def _make_trial(task: Task, objects: Objects, wanted: tuple[float, ...], choose:
         kind="residual_encoder",
         strides=topology.strides[:stages],
         kernel_sizes=topology.kernel_sizes[:stages],
-        features=tuple(min(profile.base_features * 2**stage, profile.maximum_features[which]) for stage in range(stages)),
+        features=tuple(min(profile.base_features[which] * 2**stage, profile.maximum_features[which]) for stage in range(stages)),
         blocks=repeat_last(profile.blocks, stages),
         decoder_convolutions=(profile.decoder_convolutions,) * (stages - 1),
     )
@@ -125,18 +124,26 @@ def _shrink(trial: _Trial, floor: tuple[float, ...]) -> tuple[float, ...] | None
     return tuple(float(edge - trial.divisors[axis] * (axis == chosen)) for axis, edge in enumerate(trial.patch))
 
 
-def _estimate(task: Task, trial: _Trial, batch: int, accumulation: int) -> Needs:
+def _accumulate(batch: int) -> int:
+    return ACCUMULATED if batch == 1 else 1
+
+
+def _estimate(task: Task, trial: _Trial, batch: int) -> Needs:
     detector = Detector(trial.network, trial.detection, trial.patch, task.channels, task.classes)
     precision = PRECISIONS[task.machine.device]
-    return estimate_detector_needs(detector, Load(batch, accumulation, task.profile.detection.optimizer, precision, task.median_shape))
+    load = Load(batch, _accumulate(batch), task.profile.detection.optimizer, precision, task.median_shape)
+    return estimate_detector_needs(detector, load)
+
+
+def _has_memory(task: Task, needs: Needs) -> bool:
+    return needs.training_bytes <= MEMORY_SHARE * task.machine.memory
 
 
 def _fits(task: Task, trial: _Trial, batch: int, slower: float = 1.0) -> bool:
     """Whether a step's bytes fit, and its time lets the minutes given hold the profile's steps, `slower` times fewer."""
-    needs, steps = _estimate(task, trial, batch, ACCUMULATED if batch == 1 else 1), task.profile.detection.steps
-    if needs.training_bytes > MEMORY_SHARE * task.machine.memory:
-        return False
-    return not (steps and task.machine.flops) or _count_steps(task, needs) * slower >= steps
+    needs, steps = _estimate(task, trial, batch), task.profile.detection.steps
+    fast = not (steps and task.machine.flops) or _count_steps(task, needs) * slower >= steps
+    return fast and _has_memory(task, needs)
 
 
 def _count_steps(task: Task, needs: Needs) -> float:

@@ -14,7 +14,7 @@ class DetectionProfile(Record, frozen=True, kw_only=True):
     is how many the minutes given should hold at least, on a CPU.
     """
 
-    base_features: int = 32
+    base_features: tuple[int, int] = (32, 32)
     maximum_features: tuple[int, int] = (512, 320)
     blocks: tuple[int, ...] = (1, 2)
     decoder_convolutions: int = 1
