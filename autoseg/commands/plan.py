@@ -64,6 +64,8 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     if profile.budget == "operations" and imported is None:
         machine = _measure_rate(folder, machine, options)
     description, fingerprint = imported or _measure_scans(Path(dataset), options, profile.orientation, progress)
+    if options.format == "nnunet" and description.task == "instance":
+        raise InputError("nnU-Net has no instance tasks, so there is no plan to write for it.", todo="Leave --format nnunet out.")
     splits = _read_splits(options.splits) if options.splits else make_splits(description)
     check_splits(splits, description)
     made = make_plan(description, fingerprint, profile, machine, Request(options.minutes, options.spacing, options.memory))

@@ -196,8 +196,14 @@ class Configuration(Record, frozen=True, kw_only=True):
 
 
 def count_network_outputs(configuration: Configuration, classes: tuple[ClassLabel, ...]) -> int:
-    """Channels of a configuration's answer: those of the classes and the background, and of the objects' boundary where that is drawn."""
-    return count_outputs(classes) + (configuration.product == "boundaries")
+    """Channels of a network's answer, with the background: for objects those of the box head, for boundaries one more for these."""
+    match configuration.product:
+        case "classes":
+            return count_outputs(classes)
+        case "objects":
+            return len(classes) + 1
+        case "boundaries":
+            return len(classes) + 2
 
 
 class Plan(SavedRecord, frozen=True, kw_only=True):

@@ -90,7 +90,8 @@ def test_the_same_sizes_give_the_same_anchors_and_stay_as_they_are():
 
 def test_more_shapes_are_there_where_three_meet_objects_badly():
     generator = np.random.default_rng(2)
-    long = np.exp(np.concatenate([generator.normal(2.5, 0.05, (900, 1)), generator.uniform(-1.6, 1.6, (900, 1))], axis=1) @ [[1, 1], [1, -1]])
+    side, ratio = generator.normal(2.5, 0.05, 900), generator.uniform(-1.6, 1.6, 900)
+    long = np.exp(np.stack([side + ratio, side - ratio], axis=1))
     chosen = choose_anchors(long, [(4, 4)])
     assert len(chosen.shapes[0]) > 3
     three = cluster(long, 3, np.random.default_rng(0))

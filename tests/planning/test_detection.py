@@ -17,6 +17,7 @@ from autoseg.planning.detection import (
 from autoseg.planning.objects import pool_objects
 from autoseg.records.profile import DetectionProfile
 
+WIDE = DetectionProfile()
 HALVED = ((1, 1), *((2, 2),) * 6)
 THICK = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 
@@ -73,7 +74,7 @@ def test_bins_follow_the_spacing():
     assert choose_bins((10.0, 1.0, 1.0), 7, 3) == (3, 7, 7)
 
 
-def make(objects, tile, profile=DetectionProfile()):
+def make(objects, tile, profile=WIDE):
     levels = (1, 2, 3)
     anchors = choose_anchors(objects.sizes, list_strides(((1,) * len(tile), *((2,) * len(tile),) * 3))[1:])
     return make_detection(objects, tile, levels, anchors, profile)[0]

@@ -146,7 +146,9 @@ def test_every_decision_has_a_reason_and_the_plan_is_sound_and_the_same_again(ma
     check_plan(made, data[0])
     detector, boundary = take(made)
     for configuration in (detector, boundary):
-        assert {"spacing", "zoom", "patch_size", "batch_size", "augmentation", "thresholds", "nms", "smallest"} <= set(configuration.reasons)
+        assert {"spacing", "zoom", "patch_size", "batch_size", "augmentation", "thresholds", "nms", "smallest"} <= set(
+            configuration.reasons
+        )
         assert all(configuration.reasons.values())
     assert {"detection", "levels", "anchors", "proposals", "box_samples", "mask_bins", "detections"} <= set(detector.reasons)
     overlap = detector.reasons["anchors"].partition("%")[0].rpartition(" ")[2]
