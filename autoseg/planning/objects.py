@@ -138,7 +138,7 @@ def _count_densest(cells: np.ndarray) -> int:
     if not len(cells):
         return 0
     cells = cells - cells.min(axis=0)
-    counts = np.zeros(cells.max(axis=0) + TILE_STEPS, dtype=np.int64)  # so far beyond the last cell that every tile is whole
+    counts = np.zeros(cells.max(axis=0) + 1, dtype=np.int64)
     np.add.at(counts, tuple(cells.T), 1)
     for axis in range(counts.ndim):
         counts = np.lib.stride_tricks.sliding_window_view(counts, min(TILE_STEPS, counts.shape[axis]), axis=axis).sum(axis=-1)

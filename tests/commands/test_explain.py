@@ -41,6 +41,7 @@ def test_every_field_and_every_reason_is_told(planned, name):
         assert " ".join(reason.split()) in words
     assert max(map(len, text.splitlines())) <= 140
     assert not [line for line in text.splitlines() if line != line.rstrip()]
+    assert "thresholds" not in text  # which only instance tasks have
 
 
 def test_the_data_are_told(planned):

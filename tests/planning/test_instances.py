@@ -47,6 +47,7 @@ def test_images_and_volumes_get_mask_r_cnn_and_a_control():
         assert detector.spacing == boundary.spacing
         assert detector.normalization == boundary.normalization
         assert detector.thresholds == boundary.thresholds is not None
+        assert boundary.memory.training_bytes == estimate_needs(boundary, data[0], CPU).training_bytes
         assert (count_network_outputs(detector, data[0].classes), count_network_outputs(boundary, data[0].classes)) == (2, 3)
         assert detector.mirror_axes == boundary.mirror_axes == tuple(range(dimension))
 
