@@ -13,11 +13,13 @@ from autoseg.planning.detection import choose_thresholds, choose_zoom, explain_d
 from autoseg.planning.detector_fit import DetectorFit, fit_detector
 from autoseg.planning.objects import Objects, compute_percentiles, pool_objects
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import AugmentationSpec, Configuration, ConfigurationName, OptimizerSpec
+from autoseg.records.plan import AugmentationSpec, Configuration, ConfigurationName, LossSpec, OptimizerSpec
 
 DETECTORS: dict[int, ConfigurationName] = {2: "instance_2d", 3: "instance_3d"}
 BOUNDARIES: dict[int, ConfigurationName] = {2: "boundary_2d", 3: "boundary_3d"}
 VARIED = 3.0  # ratio of large to small objects (p95 to p5) from which images are scaled more
+HEAD_LOSS = LossSpec(dice_weight=0.5, cross_entropy_weight=0.5, deep_supervision=False)  # as autoseg/training/objectives.py has it
+BENT = (0.5, 1.5)  # voxels: small objects would lose their form by more
 COLOUR_CHANNELS = 3  # of an image whose stain varies
 DEFAULT_REASON = "objects are to be told apart, which Mask R-CNN does also where they touch or overlap"
 
@@ -82,7 +84,7 @@ def _make_detector(made: Configuration, common: Common, objects: Objects, fitted
         **explain_detection(detection, objects, fitted.anchors, fitted.crowd),
     }
     schedule = msgspec.structs.replace(made.schedule, warmup=profile.warmup, averaging=profile.averaging)
-    return msgspec.structs.replace(made, detection=detection, optimizer=optimizer, schedule=schedule, reasons=reasons)
+    return msgspec.structs.replace(made, detection=detection, loss=HEAD_LOSS, optimizer=optimizer, schedule=schedule, reasons=reasons)
 
 
 def _finish(made: Configuration, common: Common, objects: Objects, zoom: str) -> Configuration:
@@ -109,7 +111,7 @@ def _augment(spec: AugmentationSpec, objects: Objects, channels: int) -> tuple[A
     sizes = compute_percentiles(objects.sides)
     varied = float(sizes[95.0] / sizes[5.0])
     scaling = (0.5, 2.0) if varied >= VARIED else (0.7, 1.4)
-    spec = msgspec.structs.replace(spec, scaling=scaling, elastic_probability=0.2, inverted_gamma_probability=0.15)
+    spec = msgspec.structs.replace(spec, scaling=scaling, elastic_probability=0.2, elastic=BENT, inverted_gamma_probability=0.15)
     reason = f"scaled {scaling[0]:g} to {scaling[1]:g} times, as large objects are {varied:.2g} times as large as small ones; bent a little"
     if channels < COLOUR_CHANNELS:
         return spec, reason
