@@ -62,10 +62,8 @@ def _check_detection(detection: DetectionSpec, configuration: Configuration) -> 
 
 def _check_levels(detection: DetectionSpec, stages: int) -> Iterator[Fault]:
     levels, text = detection.levels, format_value(detection.levels)
-    if list(levels) != sorted(set(levels)) or not set(levels) <= set(range(stages)):
+    if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(range(stages)):
         yield Fault("levels", text, f"Stages of the network, 0 to {stages - 1}, each once, the finest first")
-    elif not levels or levels[-1] != stages - 1:
-        yield Fault("levels", text, f"The last of them the deepest stage, {stages - 1}: what lies below the last would never be used")
 
 
 def _check_anchors(detection: DetectionSpec, dimension: int) -> Iterator[Fault]:

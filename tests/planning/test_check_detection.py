@@ -38,8 +38,7 @@ SHAPE = [8.0, 8.0]
 @pytest.mark.parametrize(
     ("values", "field", "words"),
     [
-        ({"detection.levels": [1, 2]}, "detection.levels", ["1,2", "deepest stage, 3"]),
-        ({"detection.levels": []}, "detection.levels", ["none", "deepest stage"]),
+        ({"detection.levels": []}, "detection.levels", ["none", "0 to 3"]),
         ({"detection.levels": [1, 2, 4]}, "detection.levels", ["0 to 3"]),
         ({"detection.levels": [2, 1, 3]}, "detection.levels", ["finest first"]),
         ({"detection.levels": [1, 3, 3]}, "detection.levels", ["each once"]),
