@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from instances_for_tests import make_instances, spread_boxes
 
 from autoseg.io.profiles import read_profile
 from autoseg.planning.plan import Request, make_plan
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).parents[1] / "plans" / "golden"
 GPUS = {f"autoseg at {size} GB": Machine(device="cuda", name="GPU", memory=size * 10**9, cores=8) for size in (8, 24, 80)}
 CPU = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=150e9, flops_source="estimated")
 REFERENCE = ("nnunet", "nnunet-resenc", "nnunet-resenc-m", "nnunet-resenc-l", "nnunet-resenc-xl")
+INSTANCE_FIELDS = ("detection", "thresholds", "optimizer", "augmentation")
 FIELDS = (
     "spacing",
     "median_shape",
@@ -48,8 +50,11 @@ def read_pair(name: str) -> dict[str, Any]:
 def build_records(data: dict[str, Any]) -> tuple[Dataset, Fingerprint]:
     """Records of a data set described by `rows` (cases, spacing in mm, cropped shape), `classes`, `channels`.
 
-    Also `kept` (share of a scan that cropping leaves) and `extents` (mm, the longest edge of every object of a class).
+    Also `kept` (share of a scan that cropping leaves) and `extents` (mm, the longest edge of every object of a class). With `objects`
+    (their number in a case, and the shortest and longest edges in mm) it is an instance task.
     """
+    if "objects" in data:
+        return _build_instances(data)
     classes = data["classes"] if isinstance(data["classes"], list) else [f"class {number}" for number in range(1, data["classes"])]
     channels = data.get("channels", ["MRI"])
     extents = data.get("extents", [])
@@ -86,10 +91,19 @@ def build_records(data: dict[str, Any]) -> tuple[Dataset, Fingerprint]:
     return dataset, Fingerprint(cases=cases, summary=Summary(kept=data.get("kept", 1.0), channels=(values,) * len(channels)))
 
 
+def _build_instances(data: dict[str, Any]) -> tuple[Dataset, Fingerprint]:
+    """As build_records, for a single row of scans."""
+    ((count, spacing, shape),) = data["rows"]
+    steps = tuple(float(step) for step in spacing)
+    boxes = spread_boxes(tuple(shape), data["objects"]["count"], tuple(data["objects"]["edges"]), steps)
+    return make_instances([boxes] * count, tuple(shape), steps, tuple(data["channels"]))
+
+
 def plan_everything(data: dict[str, Any]) -> dict[str, Any]:
     """What every profile decides, reduced to the decisions, as plain values."""
     records = build_records(data)
-    plans = {name: make_plan(*records, read_profile(name), CPU, Request()) for name in REFERENCE}
+    reference = () if "objects" in data else REFERENCE  # which knows of no instances
+    plans = {name: make_plan(*records, read_profile(name), CPU, Request()) for name in reference}
     plans |= {name: make_plan(*records, read_profile("autoseg"), machine, Request()) for name, machine in GPUS.items()}
     plans["autoseg-cpu in 15 minutes"] = make_plan(*records, read_profile("autoseg-cpu"), CPU, Request(minutes=15))
     return {name: _reduce(plan) for name, plan in plans.items()}
@@ -99,6 +113,8 @@ def _reduce(plan: Plan) -> dict[str, Any]:
     configurations = {c.name: {field: getattr(c, field) for field in FIELDS} for c in plan.configurations}
     for c in plan.configurations:
         configurations[c.name]["rotation"] = c.augmentation.rotation
+        if c.thresholds is not None:
+            configurations[c.name] |= {field: getattr(c, field) for field in INSTANCE_FIELDS}
     kept = {"axes": plan.axes, "default_configuration": plan.default_configuration, "configurations": configurations}
     return json.loads(msgspec.json.encode(kept))
 

@@ -6,7 +6,8 @@ from autoseg.commands.explain import describe_training, format_bytes, format_dur
 from autoseg.io.files import load_record, name_full_disk, save_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.change import list_changed, list_values, set_fields
-from autoseg.planning.check import describe_tight_memory, format_value
+from autoseg.planning.check import describe_tight_memory
+from autoseg.planning.faults import format_value
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import Dataset
 from autoseg.records.plan import Configuration, Plan, preparation_digest

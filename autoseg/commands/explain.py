@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 
 from autoseg.arrays.tiles import make_tiles
+from autoseg.commands.meanings import MEANINGS, UNITS
 from autoseg.errors import InputError
 from autoseg.io.classes import describe_regions
 from autoseg.io.run_folder import RunFolder, choose_configuration
 from autoseg.planning.change import find_reason_key, list_values
-from autoseg.planning.check import KIND_FIELDS, format_value
+from autoseg.planning.check import KIND_FIELDS
+from autoseg.planning.faults import format_value
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset
 from autoseg.records.fingerprint import CaseFingerprint, ClassObjects, Fingerprint
@@ -23,65 +25,6 @@ WIDTH = 140
 NAME, VALUE = 28, 26  # columns of a table of fields; the reason has the rest
 LISTED = 40  # classes beyond which the others are only counted
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}
-UNITS = {
-    "median_shape": "voxels",
-    "patch_size": "voxels",
-    "schedule.minutes": "minutes",
-    "augmentation.rotation": "degrees",
-    "augmentation.blur_sigma": "voxels",
-    "augmentation.elastic": "voxels",
-    "augmentation.elastic_scale": "voxels",
-}
-MEANINGS = {  # of fields whose reason stands with their group, or that the plan gives none for
-    "median_shape": "of a scan at this spacing: half of the scans are smaller",
-    "accumulation": "batches whose gradients are added up to one step",
-    "steps_per_epoch": "steps between two lines of the log",
-    "batch_dice": "whether Dice is taken over all patches of a batch at once",
-    "previous": "the configuration whose masks are an input as well",
-    "loss.dice_weight": "of the overlap with the reference",
-    "loss.cross_entropy_weight": "of every voxel's own error",
-    "loss.deep_supervision": "coarser stages of the decoder are trained too",
-    "loss.coarsest_head": "the coarsest of them as well",
-    "loss.class_weights": "of weighted_ce, the background's first; none: all 1",
-    "loss.topk_share": "of topk_ce: share of the voxels, the hardest, that count",
-    "loss.focal_gamma": "of focal and dice_focal: how much less easy voxels count",
-    "loss.tversky_alpha": "of tversky: weight of false positives",
-    "loss.tversky_beta": "of tversky: weight of false negatives",
-    "loss.unified_delta": "of unified_focal: weight of the foreground",
-    "loss.unified_gamma": "of unified_focal: how much less easy background counts",
-    "loss.unified_lambda": "of unified_focal: share of its focal part",
-    "loss.boundary_weight": "of boundary: of the distance from the reference",
-    "network.activation": "behind every norm",
-    "network.dropout": "share of feature maps left out behind every convolution",
-    "optimizer.learning_rate": "the largest; the schedule starts and ends below it",
-    "optimizer.weight_decay": "pulls weights towards 0",
-    "optimizer.momentum": "used by sgd only",
-    "optimizer.gradient_clip": "longest gradient that a step follows",
-    "schedule.warmup": "share of the steps in which the rate rises",
-    "schedule.averaging": "the model is the mean of its last weights, over this share of the steps (0: off)",
-    "schedule.epochs": "length of a training where minutes are 0",
-    "schedule.minutes": "length of a training, 0: by epochs",
-    "augmentation.rotation": "at most, about the first axis and about the others",
-    "loss.name": "dice_ce is Dice and cross-entropy",
-    "optimizer.name": "how weights follow the gradient",
-    "schedule.name": "how the rate falls",
-    "augmentation.scaling": "factor on the size of what is seen, smallest and largest",
-    "augmentation.blur_sigma": "width of the blur, smallest and largest",
-    "augmentation.brightness": "factor on all values",
-    "augmentation.contrast": "factor on what differs from the mean",
-    "augmentation.low_resolution": "share of the voxels along an axis that the coarser scan has",
-    "augmentation.gamma": "exponent on values brought to 0 … 1",
-    "augmentation.noise_std": "in units of the normalised image",
-    "augmentation.elastic": "how far points are moved (standard deviation), smallest and largest",
-    "augmentation.elastic_scale": "how far the moved points lie apart",
-    "augmentation.turn_probability": "of quarter turns in planes of equal spacing",
-    "augmentation.streaks": "strength of metal artefacts, in deviations of the image",
-    "augmentation.occlusion": "edge of a blanked box as a share of the patch",
-    "augmentation.object_probability": "of a centred patch to go to an object drawn evenly, so that small ones count",
-    "augmentation.blur_channel_probability": "of each channel, where a patch is blurred at all",
-    "augmentation.low_resolution_channel_probability": "of each channel, where a patch is made coarser at all",
-    "augmentation.foreground_probability": "of a patch to be centred on a class rather than anywhere",
-}
 
 
 def explain(run: str | Path, configuration: str | None = None) -> str:
@@ -229,7 +172,8 @@ def _list_configurations(plan: Plan) -> list[str]:
 
 def _describe_fields(configuration: Configuration, dataset: Dataset) -> list[str]:
     """All but the network, memory and time, which have tables of their own."""
-    apart = ("name", "normalization", "network", "memory", "seconds_per_step", "reasons", "user_set")
+    unused = tuple(field for field in ("detection", "thresholds") if getattr(configuration, field) is None)
+    apart = ("name", "normalization", "network", "memory", "seconds_per_step", "reasons", "user_set", *unused)
     lines: list[str] = []
     for field in configuration.__struct_fields__:
         value = getattr(configuration, field)
@@ -287,7 +231,8 @@ def _describe_network(configuration: Configuration, dataset: Dataset, machine: M
     """What kind it is, its stages as a table, and the reasons of its own fields."""
     network, reasons = configuration.network, configuration.reasons
     weights = estimate_needs(configuration, dataset, machine).weights
-    kind = f"a U-Net of kind {network.kind}, about {weights / 1e6:.2f} million weights"
+    product = "a U-Net" if configuration.detection is None else "Mask R-CNN on an encoder"
+    kind = f"{product} of kind {network.kind}, about {weights / 1e6:.2f} million weights"
     lines = [
         *_wrap("  ", "; ".join(text for text in (kind, reasons.get("network", "")) if text)),
         *_draw_stages(configuration, dataset.unit),

@@ -18,6 +18,7 @@ from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
 from autoseg.io.tasks import settle_task
 from autoseg.planning.budget import format_shape
+from autoseg.planning.detection import list_strides
 from autoseg.planning.normalization import pool_foreground
 from autoseg.planning.plan import Request, make_plan
 from autoseg.planning.splits import check_splits, make_splits
@@ -64,6 +65,8 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     if profile.budget == "operations" and imported is None:
         machine = _measure_rate(folder, machine, options)
     description, fingerprint = imported or _measure_scans(Path(dataset), options, profile.orientation, progress)
+    if options.format == "nnunet" and description.task == "instance":
+        raise InputError("nnU-Net has no instance tasks, so there is no plan to write for it.", todo="Leave --format nnunet out.")
     splits = _read_splits(options.splits) if options.splits else make_splits(description)
     check_splits(splits, description)
     if description.task == "instance":
@@ -138,7 +141,7 @@ def format_plan(plan: Plan, run: str) -> str:
 
 def _list_facts(configuration: Configuration) -> dict[str, str]:
     schedule, memory = configuration.schedule, configuration.memory
-    return {
+    facts = {
         "spacing": "x".join(f"{step:.3g}" for step in configuration.spacing),
         "patch_size": format_shape(configuration.patch_size),
         "batch_size": str(configuration.batch_size),
@@ -151,6 +154,22 @@ def _list_facts(configuration: Configuration) -> dict[str, str]:
         "mirror_axes": ", ".join(map(str, configuration.mirror_axes)) or "none",
         "memory": f"{memory.training_bytes / 1e9:.2f} GB",
     }
+    return facts | _list_object_facts(configuration)
+
+
+def _list_object_facts(configuration: Configuration) -> dict[str, str]:
+    """Of an instance task's configurations: how objects are found and taken apart."""
+    detection, thresholds = configuration.detection, configuration.thresholds
+    facts = {}
+    if detection is not None:
+        strides = list_strides(configuration.network.strides)
+        facts["levels"] = "strides " + ", ".join(format_shape(strides[level]) for level in detection.levels)
+        facts["anchors"] = f"{len(detection.anchors[0])} on each level"
+        facts["detections"] = f"{detection.detections} a tile"
+        facts["mask_bins"] = format_shape(tuple(edge * 2**detection.mask_upsampling for edge in detection.mask_bins))
+    if thresholds is not None:
+        facts["thresholds"] = f"score {thresholds.score:g}, nms {thresholds.nms:g} by {'mask' if thresholds.by_mask else 'box'}"
+    return facts
 
 
 def describe_expectation(configuration: Configuration) -> str:

@@ -56,5 +56,10 @@ def _check(profile: Profile, source: str) -> None:
     for field in SHARES:
         if not 0 <= getattr(profile, field) <= 1:
             raise InputError(f"{source}: field {field} is {getattr(profile, field)}.", "A share from 0 to 1 is needed.")
+    detection = profile.detection
+    if any(least < 1 or most < least for least, most in zip(detection.minimum_batch, detection.maximum_batch)):
+        raise InputError(
+            f"{source}: field detection.maximum_batch is {list(detection.maximum_batch)}.", "At least detection.minimum_batch."
+        )
     if profile.budget == "operations" and (profile.steps < 1 or profile.maximum_batch < profile.minimum_batch):
         raise InputError(f"{source}: budget 'operations' needs steps of 1 or more and a maximum_batch not below minimum_batch.")

@@ -86,13 +86,13 @@ def build_network_spec(topology: Topology, profile: Profile) -> NetworkSpec:
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
         features=tuple(min(profile.base_features * 2**stage, limit) for stage in range(stages)),
-        convolutions=_repeat_last(profile.encoder_convolutions, stages) if plain else (),
-        blocks=() if plain else _repeat_last(profile.encoder_blocks, stages),
+        convolutions=repeat_last(profile.encoder_convolutions, stages) if plain else (),
+        blocks=() if plain else repeat_last(profile.encoder_blocks, stages),
         decoder_convolutions=(profile.decoder_convolutions,) * (stages - 1),
     )
 
 
-def _repeat_last(values: tuple[int, ...], count: int) -> tuple[int, ...]:
+def repeat_last(values: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(values[min(index, len(values) - 1)] for index in range(count))
 
 

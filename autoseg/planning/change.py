@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from autoseg.errors import InputError
-from autoseg.planning.check import KIND_FIELDS, check_plan, format_value, is_sound
+from autoseg.planning.check import KIND_FIELDS, check_plan, is_sound
+from autoseg.planning.faults import format_value
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset
 from autoseg.records.plan import Configuration, ConfigurationName, MemoryEstimate, NetworkSpec, Plan
@@ -40,7 +41,9 @@ EXPECTED: dict[Any, str] = {
     tuple[int, ...]: "whole numbers, such as 4x128x128 or 4,128,128",
     tuple[float, ...]: "numbers, such as 3x0.8x0.8 or 3,0.8,0.8",
     tuple[float, float]: "two numbers, such as 0.7,1.4",
+    tuple[int, int]: "two whole numbers, such as 250,500",
     tuple[tuple[int, ...], ...]: "the numbers of every stage, such as 1x1x1,1x2x2,2x2x2",
+    tuple[tuple[tuple[float, ...], ...], ...]: "the shapes of every level, such as '6x6,8x12; 16x16,12x24'",
 }
 USER = "set by the user (the planner had "  # begins a reason that a later change leaves, as it tells what the planner wanted
 
@@ -108,7 +111,7 @@ def find_reason_key(configuration: Configuration, name: str) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """JSON, or numbers joined by x or commas, or both (stages by commas), or a bare word.
+    """JSON, or numbers joined by x or commas, or both (stages by commas, rows of shapes by semicolons), or a bare word.
 
     >>> parse_value("4x128x128"), parse_value("0.7,1.4"), parse_value("1x1,2x2"), parse_value("adamw")
     ([4, 128, 128], [0.7, 1.4], [[1, 1], [2, 2]], 'adamw')
@@ -117,6 +120,8 @@ def parse_value(text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         pass
+    if ";" in text:
+        return [[_parse_row(shape, "x") for shape in row.split(",")] for row in text.split(";")]
     if "," in text and "x" in text:
         return [_parse_row(part, "x") for part in text.split(",")]
     return _parse_row(text, "," if "," in text else "x")

@@ -3,17 +3,18 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 
 from autoseg import __version__
 from autoseg.errors import InputError
+from autoseg.planning.check_detection import find_detection_faults
+from autoseg.planning.faults import SHAPES, Fault, format_value
 from autoseg.planning.needs import estimate_needs
-from autoseg.records.dataset import Dataset, count_outputs
-from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan
+from autoseg.records.dataset import Dataset
+from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan, count_network_outputs
 
 TIGHT = 0.95  # share of the memory beyond which an estimate leaves no room for what else runs on the device
-SHAPES = ("spacing", "median_shape", "patch_size")  # written 4x128x128, where other rows of numbers are 32,64,128
 KIND_FIELDS = {"plain": "convolutions", "residual_encoder": "blocks"}  # of NetworkSpec: the one that its kind uses
 WITHOUT_REGIONS = ("weighted_ce",)  # losses whose formula needs classes that exclude each other
 SMALLER = "A smaller patch_size or batch_size, or fewer network.features."
@@ -59,16 +60,6 @@ RANGES: dict[str, Rule] = {  # of AugmentationSpec, lowest and highest
 }
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One field that cannot be: its dotted name, its value as text, what is allowed, and what else may be done."""
-
-    field: str
-    value: str
-    allowed: str
-    todo: str = ""
-
-
 def check_plan(plan: Plan, dataset: Dataset) -> None:
     """Holds every field against all others and against the data set. Raises InputError that names field, value and what is allowed."""
     fault = next(_find_faults(plan, dataset), None)
@@ -92,24 +83,6 @@ def describe_tight_memory(plan: Plan, dataset: Dataset) -> list[str]:
     return lines
 
 
-def format_value(value: object, field: str = "") -> str:
-    """A value as --set takes it.
-
-    >>> format_value((4, 128, 128), "patch_size"), format_value(((1, 1), (2, 2)), "network.strides"), format_value((0.7, 1.4))
-    ('4x128x128', '1x1,2x2', '0.7,1.4')
-    """
-    match value:
-        case None | () | []:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.6g}"
-        case tuple() | list():
-            return ("x" if field in SHAPES else ",").join(format_value(part, SHAPES[0]) for part in value)
-    return str(value)
-
-
 def _find_faults(plan: Plan, dataset: Dataset) -> Iterator[Fault]:
     """All faults, in an order in which a rule may rely on those before it: whoever goes on after the first gets nonsense."""
     names = [configuration.name for configuration in plan.configurations]
@@ -129,7 +102,8 @@ def _find_configuration_faults(configuration: Configuration, plan: Plan, dataset
     yield from _check_lengths(configuration, dataset)
     yield from _check_network(configuration.network)
     yield from _check_numbers(configuration)
-    yield from find_loss_faults(configuration.loss, count_outputs(dataset.classes), dataset.regions)
+    yield from find_detection_faults(configuration, dataset)
+    yield from find_loss_faults(configuration.loss, count_network_outputs(configuration, dataset.classes), dataset.regions)
     yield from _check_rows(configuration)
     yield from _check_ranges(configuration.augmentation)
     yield from _check_normalization(configuration)

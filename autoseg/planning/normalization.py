@@ -52,8 +52,11 @@ def decide_normalization(dataset: Dataset, fingerprint: Fingerprint, profile: Pr
     Names decide as in nnU-Net; with the profile's `evidence`, a name that says nothing leaves it to the intensities.
     """
     decided = [_decide_channel(channel.name, index, fingerprint, profile) for index, channel in enumerate(dataset.channels)]
-    reasons = [f"{channel.name}: {reason}" for channel, (_, reason) in zip(dataset.channels, decided)]
-    return tuple(chosen for chosen, _ in decided), "; ".join(dict.fromkeys(reasons))
+    names: dict[str, list[str]] = {}
+    for channel, (_, reason) in zip(dataset.channels, decided):
+        names.setdefault(reason, []).append(channel.name)
+    reasons = [f"{', '.join(own)}: {reason}" for reason, own in names.items()]
+    return tuple(chosen for chosen, _ in decided), "; ".join(reasons)
 
 
 def _decide_channel(name: str, index: int, fingerprint: Fingerprint, profile: Profile) -> tuple[Normalization, str]:

@@ -2,8 +2,39 @@
 
 from typing import Literal
 
-from autoseg.records.base import SavedRecord
+from autoseg.records.base import Record, SavedRecord
 from autoseg.records.plan import AugmentationSpec
+
+
+class DetectionProfile(Record, frozen=True, kw_only=True):
+    """What a profile gives Mask R-CNN (planning/detection.py); pairs are (2D, 3D). Its encoder is of kind `residual_encoder`.
+
+    `patch_voxels` are those of the patch that is begun with, a cube in mm. `candidates` are the proposals per object of a crowded tile and
+    level that go into NMS, `fewest_candidates` of them at least. `box_samples` is the most RoIs per patch that train the box head. `steps`
+    is how many the minutes given should hold at least, on a CPU.
+    """
+
+    base_features: tuple[int, int] = (32, 32)
+    maximum_features: tuple[int, int] = (512, 320)
+    blocks: tuple[int, ...] = (1, 2)
+    decoder_convolutions: int = 1
+    pyramid_features: tuple[int, int] = (128, 64)
+    box_features: tuple[int, int] = (1024, 512)
+    mask_features: tuple[int, int] = (128, 64)
+    mask_convolutions: tuple[int, int] = (4, 3)
+    box_samples: tuple[int, int] = (512, 128)
+    candidates: int = 8
+    fewest_candidates: int = 1000
+    patch_voxels: tuple[int, int] = (512**2, 128**3)
+    minimum_batch: tuple[int, int] = (4, 2)
+    maximum_batch: tuple[int, int] = (16, 4)
+    steps: int = 0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    gradient_clip: float = 12.0
+    warmup: float = 0.02
+    averaging: float = 0.02
 
 
 class Profile(SavedRecord, frozen=True, kw_only=True):
@@ -16,7 +47,7 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     `fitted_batch` is the batch (2D, 3D) at which a patch has to fit. `low_resolution_share`: a patch that shows less of a median scan asks
     for a low-resolution stage (0: never). `batch_dice` sums over the batch before Dice is computed, in `cascades` only where there is a
     low-resolution stage. `coarsest_head`: whether the decoder's coarsest answer is trained too. `evidence` lets intensities and positions
-    speak beside the names of channels and classes.
+    speak beside the names of channels and classes. `detection` is for instance tasks.
     """
 
     name: str
@@ -54,3 +85,4 @@ class Profile(SavedRecord, frozen=True, kw_only=True):
     gradient_clip: float
     mirror: Literal["all", "evidence", "none"]
     augmentation: AugmentationSpec
+    detection: DetectionProfile = DetectionProfile()

@@ -4,17 +4,22 @@ import msgspec
 import numpy as np
 import pytest
 from builders import make_configuration, make_network_spec
+from instances_for_tests import make_instances, spread_boxes
 from planned_runs import make_dataset, make_plan, put, write_run
 
 from autoseg.commands.explain import explain, format_duration
+from autoseg.commands.plan import format_plan
 from autoseg.errors import InputError
-from autoseg.io.files import load_record
+from autoseg.io.files import load_record, save_record
+from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
+from autoseg.planning import plan as planner
 from autoseg.planning.change import list_values
 from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.machine import Machine
 from autoseg.records.plan import Normalization
 
-NOT_TOLD = ("name", "reasons", "user_set", "network.blocks")  # the name is the heading, the network has no blocks
+NOT_TOLD = ("name", "reasons", "user_set", "network.blocks", "detection", "thresholds")  # the heading; and what this network has not
 
 
 def find_line(text, *words):
@@ -36,6 +41,7 @@ def test_every_field_and_every_reason_is_told(planned, name):
         assert " ".join(reason.split()) in words
     assert max(map(len, text.splitlines())) <= 140
     assert not [line for line in text.splitlines() if line != line.rstrip()]
+    assert "thresholds" not in text  # which only instance tasks have
 
 
 def test_the_data_are_told(planned):
@@ -174,3 +180,24 @@ def test_nothing_is_written(planned_copy):
     before = {path: path.read_bytes() for path in planned_copy.rglob("*") if path.is_file()}
     explain(planned_copy)
     assert {path: path.read_bytes() for path in planned_copy.rglob("*") if path.is_file()} == before
+
+
+def test_instance_plans_are_told_with_their_objects(tmp_path):
+    data = make_instances([spread_boxes((128, 128), 30, (8, 45), (1.0, 1.0))] * 3, (128, 128), (1.0, 1.0))
+    machine = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=120e9, flops_source="measured")
+    plan = planner.make_plan(*data, read_profile("autoseg-cpu"), machine)
+    for name, record in (("dataset", data[0]), ("fingerprint", data[1]), ("plan", plan)):
+        save_record(tmp_path / f"{name}.json", record)
+    for configuration in plan.configurations:
+        text = explain(tmp_path, configuration.name)
+        words = " ".join(text.split())
+        told = [reason for field, reason in configuration.reasons.items() if field != "zoom"]  # which is part of the spacing's
+        assert [reason for reason in told if " ".join(reason.split()) not in words] == []
+        present = [field for field in list_values(configuration) if field not in NOT_TOLD and not field.startswith("normalization")]
+        assert [field for field in present if field.rpartition(".")[2] not in text] == []
+        assert max(map(len, text.splitlines())) <= 140
+    assert "Mask R-CNN on an encoder of kind residual_encoder" in explain(tmp_path)
+    table = format_plan(plan, "RUN")
+    assert "levels        strides 2x2, 4x4, 8x8" in table
+    assert "mean best overlap" in table
+    assert "Also planned: boundary_2d" in table

@@ -8,7 +8,6 @@ import SimpleITK as sitk
 from whole_way import MODEL, PLAN_WORDS, draw_case, make_folder, write_cases, write_scan
 
 from autoseg.commands.plan import PlanOptions, plan
-from autoseg.errors import InputError
 from autoseg.io.files import load_record
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
@@ -219,12 +218,6 @@ def test_hidden_files_are_no_scans(tmp_path):
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "d.nii.gz").write_bytes(b"")
     assert len(plan_folder(folder, tmp_path / "run").load_dataset().cases) == 3
-
-
-def test_an_instance_task_is_refused_with_what_works_instead(scans, tmp_path):
-    with pytest.raises(InputError, match="Instance") as caught:
-        plan(scans, tmp_path / "run", PlanOptions(task="instance"))
-    assert "--task semantic" in caught.value.todo
 
 
 @pytest.mark.scans

@@ -54,6 +54,8 @@ def test_a_file_of_ones_own_is_a_profile(write_own):
         ({"dataset_share": 5}, "dataset_share"),
         ({"reference_batch": [0, 2]}, "reference_batch"),
         ({"budget": "operations"}, "steps"),
+        ({"detection": {"minimum_batch": [4, 2], "maximum_batch": [2, 4]}}, "detection.maximum_batch"),
+        ({"detection": {"minimum_batch": [0, 2]}}, "detection.maximum_batch"),
     ],
 )
 def test_a_profile_that_cannot_be_names_file_and_field(write_own, changes, field):

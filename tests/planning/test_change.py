@@ -7,8 +7,8 @@ from planned_runs import make_dataset, make_plan, put
 
 from autoseg.errors import InputError
 from autoseg.planning.change import find_reason_key, list_changed, list_fields, list_values, parse_value, set_fields
-from autoseg.planning.check import format_value
 from autoseg.planning.cost import count_operations
+from autoseg.planning.faults import format_value
 from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
 from autoseg.records.base import decode, encode
 from autoseg.records.plan import MemoryEstimate, Plan
