@@ -1,4 +1,4 @@
-"""Mask R-CNN (He 2017, arXiv 1703.06870) in 2 and 3 dimensions on the encoder of any U-Net, with a head for insides and boundaries beside."""
+"""Mask R-CNN (He 2017, arXiv 1703.06870) in 2 and 3 dimensions on the encoder of any U-Net, with a head for boundaries beside it."""
 
 from dataclasses import dataclass
 from functools import cached_property
