@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from autoseg.networks.boxes import SMALLEST, compute_box_sizes, compute_paired_overlaps
+from autoseg.networks.boxes import SMALLEST, compute_box_sizes, compute_overlaps, compute_paired_overlaps
 
-CHUNK = 2000  # boxes that are compared with each other at a time
+CHUNK = 500  # boxes that are compared with each other at a time
 
 
 def suppress(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None = None) -> Tensor:
     """Indices of the boxes (box, 2·axis) that stay, by falling score; the first of equal scores goes first.
 
-    A box goes where its overlap with one that stays, of a higher score and the same of `classes` (box,), is above the threshold: the greedy
-    rule, box by box, but found for a chunk at once.
+    A box goes where its overlap with one that stays, of a higher score and the same of `classes` (box,), is above the threshold (0 or
+    more): the greedy rule, box by box, but found for a chunk at once.
     """
     order = scores.argsort(descending=True, stable=True)
     if classes is None:
@@ -28,21 +28,23 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | 
 def _find_kept(boxes: Tensor, threshold: float) -> Tensor:
     """Which of the boxes, by falling score, stay (box,)."""
     flags = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    if not len(boxes):
-        return flags
-    axis = _choose_axis(boxes)
+    axis = _choose_axis(boxes) if len(boxes) > CHUNK else 0
     for first in range(0, len(boxes), CHUNK):
         chunk, free = boxes[first : first + CHUNK], flags[first : first + CHUNK]  # views
-        before = boxes[:first][flags[:first]]
-        inside, around = _pair_up(before, chunk, axis)
-        reached, beginning = _pair_up(chunk, before, axis)
-        pairs = torch.cat([inside, beginning]), torch.cat([around, reached])
-        free[_select_overlapping((before, chunk), pairs, threshold)[1]] = False
-        one, other = _pair_up(chunk, chunk, axis)
-        two = one != other  # not a box with itself
-        rivals = torch.minimum(one, other)[two], torch.maximum(one, other)[two]  # the first has the higher score
-        free &= _settle(_select_overlapping((chunk, chunk), rivals, threshold), free)
+        if first:
+            free[_find_beaten(boxes[:first][flags[:first]], chunk, axis, threshold)] = False
+        left = free.nonzero()[:, 0]
+        rivals = compute_overlaps(chunk[left], chunk[left]) > threshold
+        free[left] = _settle(rivals.triu_(1))
     return flags
+
+
+def _find_beaten(kept: Tensor, chunk: Tensor, axis: int, threshold: float) -> Tensor:
+    """Indices into the chunk of boxes that overlap with kept ones; only those are compared that meet along the axis."""
+    begun, around = _pair_up(kept, chunk, axis)
+    beginning, begins = _pair_up(chunk, kept, axis)
+    ours, theirs = torch.cat([begun, begins]), torch.cat([around, beginning])
+    return theirs[compute_paired_overlaps(kept[ours], chunk[theirs]) > threshold]
 
 
 def _choose_axis(boxes: Tensor) -> int:
@@ -63,22 +65,15 @@ def _pair_up(a: Tensor, b: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return order[places], own
 
 
-def _select_overlapping(boxes: tuple[Tensor, Tensor], pairs: tuple[Tensor, Tensor], threshold: float) -> tuple[Tensor, Tensor]:
-    """Those of the pairs whose overlap is above the threshold."""
-    overlap = compute_paired_overlaps(boxes[0][pairs[0]], boxes[1][pairs[1]]) > threshold
-    return pairs[0][overlap], pairs[1][overlap]
-
-
-def _settle(rivals: tuple[Tensor, Tensor], free: Tensor) -> Tensor:
-    """Which boxes stay (box,), where every one of `rivals` that stays itself removes the one that the pair names second, which is after it.
+def _settle(rivals: Tensor) -> Tensor:
+    """Which boxes stay (box,), where row i of `rivals` (box, box) marks those that i removes if it stays itself: all after i.
 
     The first box is right from the start and every round makes at least the next one right, so that the state that no round changes is
     that of the greedy rule. Few rounds lead there, as chains of boxes are short.
     """
-    flags = free
+    flags = torch.ones(len(rivals), dtype=torch.bool, device=rivals.device)
     while True:
-        after = free.clone()
-        after[rivals[1][flags[rivals[0]]]] = False
+        after = ~rivals[flags].any(0)
         if torch.equal(after, flags):
             return flags
         flags = after
