@@ -74,7 +74,7 @@ class Detector(nn.Module):
         for encode in self.encoder:
             x = encode(x)
             skips.append(x)
-        maps = self.pyramid([skips[stage] for stage in self.detection.levels])
+        maps = self.pyramid(skips)
         fine = self.fine(maps[0], skips)
         objectness, deltas = self.proposal_head(maps)
         return Dense(Features(maps, self.strides, fine), objectness, deltas, self.boundary(fine).float())

@@ -244,7 +244,7 @@ def _mark(old: Configuration, new: Configuration) -> Configuration:
 
 
 def _clear_unused(network: NetworkSpec) -> NetworkSpec:
-    unused = {field: () for kind, field in KIND_FIELDS.items() if kind != network.kind}
+    unused = {field: () for field in KIND_FIELDS.values() if field != KIND_FIELDS[network.kind]}
     return msgspec.structs.replace(network, **unused)
 
 
