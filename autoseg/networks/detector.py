@@ -32,7 +32,8 @@ class Features:
     @cached_property
     def flat(self) -> FlatMaps:
         """The levels as one table, in float32."""
-        return flatten_maps(self.maps, self.strides)
+        with torch.set_grad_enabled(self.maps[0].requires_grad):  # also where it is first asked for without gradients
+            return flatten_maps(self.maps, self.strides)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,15 @@ def test_every_box_is_read_from_its_own_image():
     assert crop.shape == (2, 8, 5, 5)
 
 
+def test_a_look_without_gradients_leaves_those_of_later_answers():
+    network, images = make_problem("2d")
+    dense, box, number = network(images), torch.tensor([[4.0, 4, 20, 20]]), torch.tensor([0])
+    with torch.no_grad():
+        network.classify(dense.features, box, number)
+    network.draw_masks(dense.features, box, number).sum().backward()
+    assert (network.encoder[0][0][0].weight.grad != 0).any()
+
+
 @pytest.mark.parametrize("name", ["2d, odd sizes", "3d, thin and odd"])
 def test_16_bits_leave_boxes_and_answers_in_32(name):
     network, images = make_problem(name)
