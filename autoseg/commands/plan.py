@@ -69,8 +69,6 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
         raise InputError("nnU-Net has no instance tasks, so there is no plan to write for it.", todo="Leave --format nnunet out.")
     splits = _read_splits(options.splits) if options.splits else make_splits(description)
     check_splits(splits, description)
-    if description.task == "instance":
-        raise InputError("Instance tasks cannot be planned yet.", todo="--task semantic trains the objects as one class.")
     made = make_plan(description, fingerprint, profile, machine, Request(options.minutes, options.spacing, options.memory))
     folder.path.mkdir(parents=True, exist_ok=True)
     remove_partials(folder.path)
