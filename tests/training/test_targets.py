@@ -96,7 +96,9 @@ def test_masks_in_boxes_are_shares_of_their_cells(shape, size):
     ids, tables = make_ids(shape, seed=1)
     objects, _ = find_boxes(ids, tables)
     generator = torch.Generator().manual_seed(0)
-    boxes = objects.boxes + 2 * torch.rand(objects.boxes.shape, generator=generator) * torch.tensor([-1.0, 1.0]).repeat_interleave(len(shape))
+    boxes = objects.boxes + 2 * torch.rand(objects.boxes.shape, generator=generator) * torch.tensor([-1.0, 1.0]).repeat_interleave(
+        len(shape)
+    )
     found = sample_mask_targets(ids, boxes, objects.images, objects.ids, size)
     expected = torch.zeros(found.shape)
     for box, (image, number) in enumerate(zip(objects.images, objects.ids)):
