@@ -160,7 +160,7 @@ def draw_places(candidates: Tensor, count: int) -> Tensor:
 def draw_examples(matches: Tensor, count: int, share: float, scores: Tensor | None = None) -> Tensor:
     """Places of `count` of one image's anchors or proposals, at most `share` of them positive: (≤ count,) int64, the positive ones first.
 
-    matches (K,). With scores (K,), half of the negatives are hard: drawn from those of the highest scores; the others from all that is left.
+    matches (K,). With scores (K,), half of the negatives are hard, drawn from the highest scores; the others from all that is left.
     """
     positive = draw_places(matches >= 0, int(count * share))
     wanted = count - len(positive)

@@ -21,8 +21,8 @@ class Warp:
 
     `straight`: no axis is turned or bent, so that each is interpolated by itself, which is much faster.
 
-    images (channel, n, *box) less their background and labels (n, *box), whole numbers, both within a border of 0 (one voxel before, two behind);
-    matrices (n, dimension, dimension) and centres (n, dimension) in voxels of the box with its border; backgrounds (n, channel);
+    images (channel, n, *box) less their background and labels (n, *box), whole numbers, both within a border of 0 (one voxel before, two
+    behind); matrices (n, dimension, dimension) and centres (n, dimension) in voxels of the box with its border; backgrounds (n, channel);
     displacements (n, dimension, *grid), or nothing where no sample has any.
     """
 

@@ -91,8 +91,8 @@ def _look_around(values: Tensor, take: Callable[[Tensor, Tensor], Tensor]) -> Te
 def sample_mask_targets(ids: Tensor, boxes: Tensor, images: Tensor, numbers: Tensor, size: tuple[int, ...]) -> Tensor:
     """Which share of each cell of a box belongs to its object: (K, *size) float32, in steps of 1 / 2^D.
 
-    ids (n, *patch); boxes (K, 2·D) in voxel edges, images (K,), numbers (K,) of the objects. Each cell is looked at in 2^D points by nearest
-    voxel, beyond the patch in the nearest one, as RoIAlign looks at features (instance segmentation without masks per object).
+    ids (n, *patch); boxes (K, 2·D) in voxel edges, images (K,), numbers (K,) of the objects. Each cell is looked at in 2^D points by the
+    nearest voxel, beyond the patch too, as RoIAlign looks at features.
     """
     dimension, count = len(size), len(boxes)
     index = [images.view(-1, *(1,) * dimension)]

@@ -50,7 +50,8 @@ def test_batches_name_the_classes_and_sizes_of_their_objects(tmp_path):
                 assert voxels.tolist() == pytest.approx([0, *(count / factor for count in record.object_voxels)])
     plain = msgspec.structs.replace(configuration, detection=None, thresholds=None)
     batch = (other := replace(loader, sampler=Sampler(loader.sampler.cases, loader.store.load, plain, 0))).make_batch(other.read(0))
-    assert batch.object_classes is None and batch.object_voxels is None
+    assert batch.object_classes is None
+    assert batch.object_voxels is None
 
 
 def test_sizes_are_not_known_in_slices_of_a_volume(tmp_path):
@@ -86,7 +87,8 @@ def test_numbers_beyond_16_bits_stay_whole(tmp_path):
         labels = torch.cat([loader.make_batch(loader.read(step)).labels for step in range(3)])
         assert labels.dtype == torch.int64
         inside = labels[labels != 0]
-        assert inside.min() >= LargeNumbers.first and inside.max() < LargeNumbers.first + 48 * 40
+        assert inside.min() >= LargeNumbers.first
+        assert inside.max() < LargeNumbers.first + 48 * 40
         assert len(inside.unique()) > 700
 
 

@@ -159,9 +159,12 @@ def test_copies_are_moved_and_stretched_a_little(dimension):
     side = (boxes[0, dimension:] - boxes[0, :dimension])[None]
     shift = ((low + high) / 2 - (boxes[:, :dimension] + boxes[:, dimension:]) / 2) / side
     stretch = (high - low) / side
-    assert (shift.abs().amax(0) <= 0.1001).all() and (shift.abs().amax(0) > 0.09).all()
-    assert (stretch.amin(0) > 0.799).all() and (stretch.amin(0) < 0.82).all()
-    assert (stretch.amax(0) < 1.201).all() and (stretch.amax(0) > 1.18).all()
+    assert (shift.abs().amax(0) <= 0.1001).all()
+    assert (shift.abs().amax(0) > 0.09).all()
+    assert (stretch.amin(0) > 0.799).all()
+    assert (stretch.amin(0) < 0.82).all()
+    assert (stretch.amax(0) < 1.201).all()
+    assert (stretch.amax(0) > 1.18).all()
 
 
 def test_objects_hardly_to_be_seen_train_nothing():
