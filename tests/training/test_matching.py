@@ -106,6 +106,7 @@ def test_a_share_is_positive_and_half_the_negatives_are_hard():
     assert (matches[chosen] >= 0).tolist() == [True] * 16 + [False] * 48
     assert (matches[chosen[16:]] == NEGATIVE).all()
     assert (chosen[16:40] >= 10_000 - 20 * 24).all()
+    assert (chosen[16:40] < 10_000 - 24).any()
     assert (chosen[40:] < 10_000 - 20 * 24).any()
 
 
