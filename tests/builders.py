@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from autoseg.arrays.labels import pack_voxels
 from autoseg.io.store import Store
-from autoseg.records.detection import DetectionSpec
+from autoseg.records.detection import DetectionSpec, Thresholds
 from autoseg.records.plan import (
     AugmentationSpec,
     Configuration,
@@ -153,3 +153,72 @@ def make_image(array: np.ndarray, spacing: tuple[float, ...], origin: tuple[floa
     image.SetOrigin(origin)
     image.SetDirection([float(value) for value in np.asarray(direction).ravel()])
     return image
+
+
+def make_detection(dimension: int = 2, **changes: object) -> DetectionSpec:
+    """Mask R-CNN for objects of about 8 voxels on the first two strided stages of a U-Net, on which `changes` are made."""
+    spec = DetectionSpec(
+        levels=(1, 2),
+        pyramid_features=16,
+        anchors=tuple(((side,) * dimension, (side / 1.5,) * dimension) for side in (8.0, 16.0)),
+        anchor_positive=0.5,
+        anchor_negative=0.35,
+        anchor_samples=64,
+        proposals_per_level=(100, 100),
+        proposals=(50, 50),
+        proposal_nms=0.7,
+        box_positive=0.5,
+        box_negative=0.5,
+        box_samples=32,
+        box_bins=(5,) * dimension,
+        box_features=64,
+        mask_samples=16,
+        mask_bins=(7,) * dimension,
+        mask_features=16,
+        mask_convolutions=2,
+        detections=100,
+    )
+    return msgspec.structs.replace(spec, **changes)
+
+
+def make_object_configuration(dimension: int = 2, patch: int = 32, **changes: object) -> Configuration:
+    """A tiny Mask R-CNN without augmentation, on which `changes` are made; `detection=None` makes it a boundary network."""
+    plain = make_configuration(
+        dimension,
+        patch,
+        network=make_network_spec(dimension, (8, 16, 16)),
+        detection=make_detection(dimension),
+        thresholds=Thresholds(),
+        normalization=(Normalization(scheme="none"),),
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def draw_balls(shape: tuple[int, ...], count: int, seed: int, radii: tuple[float, float] = (3.0, 6.0)) -> np.ndarray:
+    """Numbers (int32) of `count` balls or discs that may touch; none where there is no room."""
+    generator = np.random.default_rng(seed)
+    ids = np.zeros(shape, np.int32)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    for number in range(1, count + 1):
+        ball = np.linalg.norm(grid - generator.uniform(0, shape), axis=-1) < generator.uniform(*radii)
+        if not ids[ball].any():
+            ids[ball] = number
+    return ids
+
+
+def write_objects(folder: Path, shape: tuple[int, ...], counts: tuple[int, ...] = (6, 9, 0)) -> Problem:
+    """Writes a case of bright balls of two classes for each of `counts`, on a dim, noisy ground."""
+    store, cases = Store(folder), []
+    for index, count in enumerate(counts):
+        ids = draw_balls(shape, count, index)
+        image = ((ids > 0) * 2.0 + np.random.default_rng(index).normal(0, 0.3, shape)).astype(np.float32)[None]
+        classes = tuple(1 + number % 2 for number in range(count))
+        voxels = tuple(tuple(int(i) for i in voxel) for voxel in np.argwhere(ids > 0)[::7])
+        record = msgspec.structs.replace(
+            make_prepared_case(f"case{index}", shape, (voxels,)),
+            object_classes=classes,
+            object_voxels=tuple(np.bincount(ids.ravel(), minlength=count + 1)[1:].tolist()),
+        )
+        store.write(record, image, ids)
+        cases.append(record)
+    return Problem(store, tuple(cases))

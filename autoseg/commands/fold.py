@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from autoseg.arrays.labels import list_painted, make_membership
+from autoseg.errors import InputError
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.inference.export import choose_classes
@@ -20,8 +22,8 @@ from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
 from autoseg.progress import Progress
 from autoseg.records.base import digest_of
-from autoseg.records.dataset import Dataset, count_outputs, list_parts
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.dataset import Dataset, list_parts
+from autoseg.records.plan import Configuration, Plan, Product, count_network_outputs
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.splits import Fold
 from autoseg.records.training import Course, RecipeName, TrainingSettings, TrainingStatus
@@ -90,7 +92,7 @@ class Job:
     @property
     def classes(self) -> int:
         """Channels of the network's answer."""
-        return count_outputs(self.dataset.classes)
+        return count_network_outputs(self.configuration, self.dataset.classes)
 
 
 def take_up(job: Job, settings: TrainingSettings) -> Job:
@@ -108,12 +110,23 @@ def load_course(folder: FoldFolder) -> Course:
 def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
     """Makes the batches of a fold, or this process's part of them, by the recipe asked for."""
     sampler, options = Sampler(job.fold.training, job.store.load, job.configuration, seed), job.options
-    table = torch.from_numpy(make_membership(job.dataset.classes)).to(compute.device) if job.dataset.regions else None
+    by_region = job.configuration.product == "classes" and job.dataset.regions
+    table = torch.from_numpy(make_membership(job.dataset.classes)).to(compute.device) if by_region else None
     cores = max(1, count_cores() // options.distribution.size)
     if options.augmentation == "autoseg":
         return Loader(job.store, sampler, compute, table, 1 if compute.device == "cpu" else cores, options.distribution)
+    _refuse_objects(job.configuration)
     refuse_only_ours(job.configuration.augmentation)
     return ReferenceLoader(job.store, sampler, compute, table, options.workers or cores, options.distribution, job.progress.warn)
+
+
+def _refuse_objects(configuration: Configuration) -> None:
+    if configuration.product != "classes":
+        raise InputError(
+            "The recipe of batchgenerators is not for objects.",
+            f"{configuration.name} learns from numbers of objects, which that recipe does not keep apart.",
+            todo="Train with --augmentation autoseg.",
+        )
 
 
 def load_followed_cases(job: Job) -> list[PreparedCase]:
@@ -124,7 +137,12 @@ def load_followed_cases(job: Job) -> list[PreparedCase]:
 
 
 def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
-    """Dice by class of whole prepared cases, on the network's own grid."""
+    """Scores by class of whole prepared cases, on the network's own grid."""
+    return VALIDATIONS[job.configuration.product](network, cases, job, compute)
+
+
+def _validate_classes(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
+    """Dice by class."""
     classes, rows, foreground, voxels = job.dataset.classes, [], 0, 0
     painted = list_painted(classes)
     for case in cases:
@@ -137,6 +155,18 @@ def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job
         foreground, voxels = foreground + int(np.count_nonzero(predicted)), voxels + predicted.size
     scores = summarise(rows, classes)
     return Validation({name: intervals["dice"].mean for name, intervals in scores.classes.items()}, foreground / max(1, voxels))
+
+
+def _validate_objects(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
+    """Nothing is measured yet; a share of foreground above 0 says that nothing is known to be amiss."""
+    return Validation({}, 1.0)
+
+
+VALIDATIONS: dict[Product, Callable[[torch.nn.Module, list[PreparedCase], Job, Compute], Validation]] = {
+    "classes": _validate_classes,
+    "objects": _validate_objects,
+    "boundaries": _validate_objects,
+}
 
 
 @dataclass

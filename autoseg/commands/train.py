@@ -68,7 +68,7 @@ def _train_folds(
     plan, dataset, splits = folder.load_plan(), folder.load_dataset(), folder.load_splits()
     check_plan(plan, dataset)
     chosen = choose_configuration(plan, configuration)
-    _refuse_untrainable(chosen)
+    _refuse_untrainable(chosen, options)
     numbers = _list_folds(fold, len(splits.folds))
     device = choose_device(options.device)
     options.distribution.check_device(options.device, device)
@@ -92,7 +92,13 @@ def _lead(jobs: list[Job], device: DeviceName, request: StopRequest) -> None:
             _train_fold(job, Compute(device), request)
 
 
-def _refuse_untrainable(configuration: Configuration) -> None:
+def _refuse_untrainable(configuration: Configuration, options: TrainOptions) -> None:
+    if configuration.product == "objects" and options.distribution.size > 1:
+        raise InputError(
+            f"{configuration.name} cannot be trained by {options.distribution.size} processes together.",
+            "The examples of a Mask R-CNN are drawn from each process's images by themselves.",
+            todo="autoseg train RUN --fold all trains one fold on each GPU.",
+        )
     if configuration.previous is not None:
         raise InputError(
             f"{configuration.name} is planned, but this version cannot train the second stage of a cascade yet.",

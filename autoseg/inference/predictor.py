@@ -29,8 +29,8 @@ from autoseg.io.weights import load_tensors
 from autoseg.networks.build import build_network, import_weights
 from autoseg.networks.devices import Compute
 from autoseg.records.base import digest_of
-from autoseg.records.dataset import count_outputs
 from autoseg.records.machine import DeviceName
+from autoseg.records.plan import count_network_outputs
 from autoseg.records.prepared import Geometry
 from autoseg.records.training import ModelHeader
 
@@ -131,7 +131,9 @@ def load_predictor(folds: list[FoldFolder], device: DeviceName, mirror: bool = F
     networks = []
     for fold, header in zip(folds, headers):
         weights, _ = load_tensors(fold.weights)
-        network = build_network(header.configuration.network, len(header.channels), count_outputs(header.classes))
+        own = header.configuration
+        outputs = count_network_outputs(own, header.classes)
+        network = build_network(own.network, len(header.channels), outputs, detection=own.detection)
         import_weights(network, weights, str(fold.weights))
         networks.append(compute.place_network(network).eval())
     digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror])

@@ -25,7 +25,7 @@ class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     patches on (drawn evenly), `objects` likewise voxels of each of its objects, `labelled` voxels that are not to be ignored (empty where
     there is nothing to ignore), all packed (arrays/labels.py, pack_voxels; base64 in JSON); `background` is the value of the image's own
     background per channel. In an instance task the label map holds the numbers 1 … M of objects (-1 to be ignored), and `object_classes`
-    their classes 1 … N.
+    their classes 1 … N, `object_voxels` how many voxels each has.
     """
 
     case: str
@@ -38,3 +38,4 @@ class PreparedCase(SavedRecord, frozen=True, kw_only=True):
     objects: tuple[tuple[bytes, ...], ...] = ()
     labelled: bytes = b""
     object_classes: tuple[int, ...] = ()
+    object_voxels: tuple[int, ...] = ()

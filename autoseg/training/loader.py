@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
+from autoseg.records.prepared import PreparedCase
 from autoseg.training.augmentation import Change, apply_changes, collect_changes
 from autoseg.training.distribution import ALONE, Distribution
 from autoseg.training.sampling import Sample, Sampler
@@ -23,15 +24,19 @@ AHEAD_BYTES = 1.5e8  # of patches read ahead, so that large batches do not fill 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (sample, channel, *patch) float32, labels (sample, *patch) int16, and the cases they came from.
+    """images (sample, channel, *patch) float32, labels (sample, *patch) int16 (numbers of objects int64), and their cases.
 
-    `regions` says which label numbers belong to which class, bool (class, number); None where classes exclude each other.
+    `regions` says which label numbers belong to which class, bool (class, number); None where classes exclude each other. Where labels
+    are numbers of objects, `object_classes` holds per sample each number's class, (numbers,) int64 with 0 for the background, and
+    `object_voxels` about how many voxels of the patch the whole object takes, (numbers,) float32 with 0 where that is not known.
     """
 
     images: Tensor
     labels: Tensor
     cases: tuple[str, ...]
     regions: Tensor | None = None
+    object_classes: tuple[Tensor, ...] | None = None
+    object_voxels: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Parts:
     warps: list[Warp]
     changes: list[Change]
     cases: tuple[str, ...]
+    object_classes: tuple[Tensor, ...] = ()
+    object_voxels: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,24 @@ class Loader:
         backgrounds = np.array([sample.background for sample in samples], dtype=np.float32)
         images = np.empty((*backgrounds.shape, *patch), dtype=np.float32)
         images[:] = backgrounds.reshape(*backgrounds.shape, *(1,) * len(patch))
-        labels = np.zeros((len(samples), *patch), dtype=np.int16)
+        labels = np.zeros((len(samples), *patch), dtype=parts[0][1].dtype)
         for place, (sample, (image, label)) in enumerate(zip(samples, parts)):
             if sample.on_voxels:
                 cut_on_voxels(image, sample, images[place])
                 cut_on_voxels(label, sample, labels[place])
         made = torch.from_numpy(images), torch.from_numpy(labels)
         most = 1 if self.compute.device == "cpu" else len(samples)  # a CPU gains nothing from more, which take memory
-        return self._pin(Parts(*made, make_warps(samples, parts, most), collect_changes(samples, patch), tuple(s.case for s in samples)))
+        tables = self._list_objects(samples)
+        cases = tuple(sample.case for sample in samples)
+        return self._pin(Parts(*made, make_warps(samples, parts, most), collect_changes(samples, patch), cases, *tables))
+
+    def _list_objects(self, samples: list[Sample]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Classes and sizes of the objects of each sample's case; nothing where voxels have classes."""
+        if self.sampler.configuration.product == "classes":
+            return (), ()
+        records = [self.sampler.load(sample.case) for sample in samples]
+        classes = tuple(torch.tensor([0, *record.object_classes]) for record in records)
+        return classes, tuple(_measure_objects(*pair) for pair in zip(records, samples))
 
     def read_box(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Image (channel, *box) and label (*box) of a sample."""
@@ -98,7 +115,9 @@ class Loader:
         for warp in there.warps:
             apply_warp(warp, there.images, there.labels)
         images = apply_changes(there.images, there.changes)
-        return Batch(self.compute.place(images), there.labels, parts.cases, self.regions)
+        labels = there.labels.long() if there.object_classes else there.labels
+        tables = there.object_classes or None, there.object_voxels or None
+        return Batch(self.compute.place(images), labels, parts.cases, self.regions, *tables)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1, read ahead; a reading error is raised here."""
@@ -115,6 +134,13 @@ class Loader:
                 yield self.make_batch(waiting.popleft().result())
 
 
+def _measure_objects(record: PreparedCase, sample: Sample) -> Tensor:
+    """About how many voxels of the sample's patch each object takes, (numbers,) float32: not known in slices of a volume."""
+    known = record.object_voxels if sample.slice_index is None else ()
+    zoom = abs(float(np.linalg.det(sample.matrix)))  # voxels of the case in one of the patch
+    return torch.tensor([0.0, *(known or (0,) * len(record.object_classes))]) / zoom
+
+
 def _move(parts: Parts, place: Callable[[Tensor], Tensor]) -> Parts:
     """The same with its tensors placed elsewhere."""
     return Parts(
@@ -123,4 +149,6 @@ def _move(parts: Parts, place: Callable[[Tensor], Tensor]) -> Parts:
         warps=[warp.move(place) for warp in parts.warps],
         changes=[change.move(place) for change in parts.changes],
         cases=parts.cases,
+        object_classes=tuple(place(table) for table in parts.object_classes),
+        object_voxels=tuple(place(table) for table in parts.object_voxels),
     )

@@ -21,8 +21,8 @@ class Warp:
 
     `straight`: no axis is turned or bent, so that each is interpolated by itself, which is much faster.
 
-    images (channel, n, *box) less their background and labels (n, *box) int16, both within a border of 0 (one voxel before, two behind);
-    matrices (n, dimension, dimension) and centres (n, dimension) in voxels of the box with its border; backgrounds (n, channel);
+    images (channel, n, *box) less their background and labels (n, *box), whole numbers, both within a border of 0 (one voxel before, two
+    behind); matrices (n, dimension, dimension) and centres (n, dimension) in voxels of the box with its border; backgrounds (n, channel);
     displacements (n, dimension, *grid), or nothing where no sample has any.
     """
 
@@ -78,7 +78,7 @@ def _make_warp(straight: bool, rows: list[int], samples: list[Sample], parts: li
     channels, dimension = len(chosen[0].background), sizes.shape[1]
     box = tuple(int(edge) + BEFORE + BEHIND for edge in sizes.max(axis=0))
     images = np.zeros((channels, len(rows), *box), dtype=np.float32)
-    labels = np.zeros((len(rows), *box), dtype=np.int16)
+    labels = np.zeros((len(rows), *box), dtype=parts[rows[0]][1].dtype)
     backgrounds = np.array([sample.background for sample in chosen], dtype=np.float32)
     for place, row in enumerate(rows):
         inside = tuple(slice(BEFORE, BEFORE + size) for size in sizes[place])

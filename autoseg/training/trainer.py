@@ -18,7 +18,7 @@ from autoseg.records.plan import Configuration, OptimizerSpec
 from autoseg.records.training import Course, TrainingSettings
 from autoseg.training.checkpoints import TrainingState
 from autoseg.training.loader import Batch, Loader
-from autoseg.training.losses import compute_loss
+from autoseg.training.objectives import compute_objective
 from autoseg.training.schedule import bring_to_end, compute_course_average, compute_course_factor
 
 MOST_BAD_STEPS = 3  # in a row with a loss or gradient that is not finite
@@ -124,7 +124,7 @@ def build_scaler(compute: Compute) -> torch.amp.GradScaler:
 
 def start_state(configuration: Configuration, channels: int, classes: int, seed: int, compute: Compute) -> TrainingState:
     """A freshly initialised network with its optimiser; `classes` counts what it answers, the background too."""
-    network = compute.place_network(build_network(configuration.network, channels, classes, seed))
+    network = compute.place_network(build_network(configuration.network, channels, classes, seed, configuration.detection))
     average = {}
     if configuration.schedule.averaging:
         average = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -151,10 +151,7 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     forward = state.forward if state.forward is not None else state.network
     parts = []
     for batch in batches:
-        with compute.autocast():
-            logits = forward(batch.images)
-        answer = logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions, state.distribution
-        loss = compute_loss(*answer) / len(batches)
+        loss = compute_objective(forward, batch, configuration, compute, state.distribution) / len(batches)
         state.scaler.scale(loss).backward()
         parts.append(loss.detach())
     return _update(state, torch.stack(parts).sum(), configuration.optimizer.gradient_clip, compute)

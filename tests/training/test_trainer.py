@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from builders import make_configuration, write_problem
+from builders import make_configuration, make_object_configuration, write_objects, write_problem
 
 from autoseg.errors import Diverged, Interrupted
 from autoseg.networks.devices import Compute
@@ -197,6 +197,25 @@ def assert_equal_weights(one, other):
     for name, value in one.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
         assert torch.equal(one.average[name], other.average[name]), name
+
+
+@pytest.mark.parametrize(("product", "changes"), [("objects", {}), ("boundaries", {"detection": None})])
+def test_an_interrupted_run_on_objects_ends_as_one_that_was_not(product, changes, tmp_path):
+    configuration = make_object_configuration(augmentation=CONFIGURATION.augmentation, **changes)
+    assert configuration.product == product
+    problem = write_objects(tmp_path / "store", (48, 40))
+    loader = Loader(problem.store, Sampler(("case0", "case1", "case2"), problem.store.load, configuration, 0), CPU)
+    settings = make_settings(4, configuration=configuration, validations=0)
+    outputs = 3 if product == "objects" else 4
+    whole, hooks = start_state(configuration, 1, outputs, 0, CPU), Recorder(tmp_path / "whole")
+    train(whole, loader, settings, CPU, hooks)
+    assert all(map(math.isfinite, hooks.losses))
+    with pytest.raises(Interrupted):
+        train(start_state(configuration, 1, outputs, 0, CPU), loader, settings, CPU, Recorder(tmp_path / "parts", stop_after=2))
+    resumed = start_state(configuration, 1, outputs, 99, CPU)
+    assert restore_checkpoint(tmp_path / "parts", resumed, "digest")
+    train(resumed, loader, settings, CPU, Recorder(tmp_path / "parts"))
+    assert_equal_weights(whole, resumed)
 
 
 def drop_inputs(state):
