@@ -5,17 +5,6 @@ import numpy as np
 ROWS = 2000  # boxes whose neighbours are looked for at once
 
 
-def grow_boxes(boxes: np.ndarray, factor: float) -> np.ndarray:
-    """Boxes (K, 2D) with every side `factor` times as long, about the same centres.
-
-    >>> grow_boxes(np.array([[0.0, 10.0, 10.0, 20.0]]), 1.2).tolist()
-    [[-1.0, 9.0, 11.0, 21.0]]
-    """
-    low, high = np.split(boxes, 2, axis=1)
-    middle, half = (low + high) / 2, (high - low) * (factor / 2)
-    return np.concatenate([middle - half, middle + half], axis=1)
-
-
 def find_pairs(boxes: np.ndarray) -> np.ndarray:
     """Indices (P, 2), i < j, of all boxes that share some volume: a sweep along the axis on which they are spread most.
 

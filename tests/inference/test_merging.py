@@ -86,11 +86,11 @@ def test_all_objects_come_back_once(overlap, jitter):
 
 def test_the_same_in_three_dimensions():
     generator = np.random.default_rng(0)
-    ids = draw_ellipsoids((40, 72, 80), 1, (24, 34), generator)
-    ids = draw_ellipsoids((40, 72, 80), 60, (5, 9), generator, ids)
+    ids = draw_ellipsoids((56, 88, 88), 1, (24, 34), generator)
+    ids = draw_ellipsoids((56, 88, 88), 40, (6, 8), generator, ids)
     assert ids.max() > 10
-    candidates, tiles = detect_all(ids, (24, 40, 40), (12, 18, 18), 1)
-    assert len(tiles) > 8
+    candidates, tiles = detect_all(ids, (40, 48, 48), (20, 24, 24), 1)
+    assert len(tiles) >= 12
     assert count_errors(ids, merge_tiles(candidates, tiles, ids.shape)) == ([], [])
 
 
