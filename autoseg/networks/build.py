@@ -6,16 +6,23 @@ from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.networks.blocks import initialise
+from autoseg.networks.detector import Detector
+from autoseg.networks.heads import start_heads
 from autoseg.networks.unet import UNet
+from autoseg.records.detection import DetectionSpec
 from autoseg.records.plan import NetworkSpec
 
 
-def build_network(spec: NetworkSpec, channels: int, classes: int, seed: int = 0) -> nn.Module:
-    """Builds and initialises a network for `channels` inputs and `classes` outputs (with background); same seed, same weights."""
+def build_network(spec: NetworkSpec, channels: int, classes: int, seed: int = 0, detection: DetectionSpec | None = None) -> UNet | Detector:
+    """Builds and initialises a network for `channels` inputs and `classes` outputs (with background); same seed, same weights.
+
+    A Mask R-CNN where `detection` is given, else a U-Net.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet(spec, channels, classes)
+        network = UNet(spec, channels, classes) if detection is None else Detector(spec, detection, channels, classes)
         initialise(network)
+        start_heads(network)
     return network
 
 

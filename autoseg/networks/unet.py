@@ -12,12 +12,8 @@ class UNet(nn.Module):
 
     def __init__(self, spec: NetworkSpec, channels: int, classes: int) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList()
+        self.encoder, _ = build_encoder(spec, channels)
         style = Style(spec.activation, spec.dropout)
-        inputs = channels
-        for stage, outputs in enumerate(spec.features):
-            self.encoder.append(ENCODERS[spec.kind](spec, stage, inputs))
-            inputs = outputs
         self.up, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         dimension = len(spec.strides[0])
         ones = (1,) * dimension
@@ -25,10 +21,10 @@ class UNet(nn.Module):
             fine, coarse = spec.features[stage], spec.features[stage + 1]
             stride = spec.strides[stage + 1]
             self.up.append(TRANSPOSED[dimension](coarse, fine, stride, stride))  # type: ignore[arg-type]
-            self.decoder.append(_make_stage((2 * fine, fine), spec.kernel_sizes[stage], ones, spec.decoder_convolutions[stage], style))
+            self.decoder.append(make_stage((2 * fine, fine), spec.kernel_sizes[stage], ones, spec.decoder_convolutions[stage], style))
             self.heads.append(CONVOLUTIONS[dimension](fine, classes, 1))
         if not self.heads:
-            self.heads.append(CONVOLUTIONS[dimension](inputs, classes, 1))
+            self.heads.append(CONVOLUTIONS[dimension](spec.features[0], classes, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x (sample, channel, …) → logits (sample, class, …), finest first; only the finest outside training."""
@@ -46,7 +42,15 @@ class UNet(nn.Module):
         return logits[::-1]
 
 
-def _make_stage(ends: tuple[int, int], kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int, style: Style) -> nn.Sequential:
+def build_encoder(spec: NetworkSpec, channels: int) -> tuple[nn.ModuleList, tuple[int, ...]]:
+    """The stages, finest first, and how many channels the map of each has."""
+    stages = nn.ModuleList()
+    for stage, inputs in enumerate((channels, *spec.features[:-1])):
+        stages.append(ENCODERS[spec.kind](spec, stage, inputs))
+    return stages, spec.features
+
+
+def make_stage(ends: tuple[int, int], kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int, style: Style) -> nn.Sequential:
     """So many convolutions in a row, the first with the stride and from the first to the second number of channels in `ends`."""
     inputs, outputs = ends
     blocks = [ConvolutionBlock(inputs, outputs, kernel, stride, style)]
@@ -56,7 +60,7 @@ def _make_stage(ends: tuple[int, int], kernel: tuple[int, ...], stride: tuple[in
 
 def _make_plain_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
     ends, style = (inputs, spec.features[stage]), Style(spec.activation, spec.dropout)
-    return _make_stage(ends, spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage], style)
+    return make_stage(ends, spec.kernel_sizes[stage], spec.strides[stage], spec.convolutions[stage], style)
 
 
 def _make_residual_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Sequential:
