@@ -42,7 +42,7 @@ def list_edges(objects: list[FoundObject]) -> np.ndarray:
 
 
 def _interpolate(values: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
-    """Linear interpolation of an array on the grid of `places`, one array of indices per axis; what lies beyond takes the border's value."""
+    """Linear interpolation on the grid of `places`, one array of indices per axis; what lies beyond takes the border's value."""
     for axis, place in enumerate(places):
         size = values.shape[axis]
         place = np.clip(place, 0, size - 1)

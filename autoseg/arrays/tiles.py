@@ -1,6 +1,6 @@
 """Where a sliding window stands, and how its answers are weighted."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -58,5 +58,5 @@ def make_cores(size: int, patch: int, starts: list[int]) -> list[tuple[int, int]
     >>> make_cores(110, 64, [0, 23, 46])
     [(0, 43), (43, 66), (66, 110)]
     """
-    borders = [0, *((after + before + patch) // 2 for before, after in zip(starts, starts[1:])), size]
-    return list(zip(borders, borders[1:]))
+    borders = [0, *((after + before + patch) // 2 for before, after in pairwise(starts)), size]
+    return list(pairwise(borders))

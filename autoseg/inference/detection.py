@@ -1,5 +1,7 @@
 """A Mask R-CNN on single tiles: boxes, scores, classes and masks as it gives them, before anything is chosen."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def detect(network: Detector, tiles: Tensor, configuration: Configuration, compu
     arrays = [part.cpu().numpy() for part in (boxes, torch.cat([found[1] for found in chosen]), numbers + 1)]
     ends = np.cumsum([0, *counts])
     drawn = masks.cpu().numpy()
-    return [Detections(*(array[low:high] for array in (*arrays, drawn))) for low, high in zip(ends, ends[1:])]
+    return [Detections(*(array[low:high] for array in (*arrays, drawn))) for low, high in pairwise(ends)]
 
 
 def _answer(network: Detector, dense: Dense, shape: tuple[int, ...], compute: Compute) -> list[tuple[Tensor, Tensor]]:

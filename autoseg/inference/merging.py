@@ -30,7 +30,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An object as one tile saw it: `mask` (bool) on found.box, its detection box `edges` (2D,) in voxels of the image, the tile's number."""
+    """An object as one tile saw it: `mask` (bool) on found.box, its detection box `edges` (2D,) in the image, and its tile's number."""
 
     found: FoundObject
     mask: np.ndarray
@@ -108,7 +108,7 @@ def _answers_for(candidate: Candidate, tiles: list[Tile], shape: tuple[int, ...]
 
 def _lies_in_core(candidate: Candidate, tile: Tile) -> bool:
     own = cut_out(candidate.mask, candidate.found.box, intersect(candidate.found.box, tile.core))
-    return np.count_nonzero(own) >= OWN_SHARE * candidate.voxels
+    return int(np.count_nonzero(own)) >= OWN_SHARE * candidate.voxels
 
 
 def _drop_doubles(whole: list[Candidate]) -> list[Candidate]:
@@ -120,9 +120,9 @@ def _drop_doubles(whole: list[Candidate]) -> list[Candidate]:
     doubles = []
     for i, j in find_pairs(edges):
         a, b = whole[i], whole[j]
-        if a.tile != b.tile and a.found.class_number == b.found.class_number:
-            if count_common(a.mask, a.found.box, b.mask, b.found.box) > COVERED * min(voxels[i], voxels[j]):
-                doubles.append((i, j))
+        may_be = a.tile != b.tile and a.found.class_number == b.found.class_number
+        if may_be and count_common(a.mask, a.found.box, b.mask, b.found.box) > COVERED * min(voxels[i], voxels[j]):
+            doubles.append((i, j))
     order = order_by_score(np.array([candidate.found.score for candidate in whole]), edges)
     kept = drop_weaker(np.array(doubles, dtype=np.int64).reshape(-1, 2), order)
     return [candidate for candidate, stays in zip(whole, kept) if stays]

@@ -2,26 +2,11 @@
 
 import numpy as np
 import pytest
+from made_up_objects import draw_ellipsoids
 
 from autoseg.arrays.masks import FoundObject, paint_objects
 from autoseg.arrays.tiles import choose_overlap
 from autoseg.inference.merging import Candidate, merge_tiles, place_tiles
-
-
-def draw_ellipsoids(shape, count, radii, generator, ids=None):
-    """A map of ids: ellipsoids that do not touch, of radii between two numbers per object."""
-    ids = np.zeros(shape, np.int32) if ids is None else ids
-    grid = np.stack(np.meshgrid(*[np.arange(size) + 0.5 for size in shape], indexing="ij"))
-    number = int(ids.max())
-    for _ in range(count):
-        centre = np.array([generator.uniform(0, size) for size in shape])
-        axes = generator.uniform(*radii, len(shape))
-        distance = (((grid - centre.reshape(-1, *(1,) * len(shape))) / axes.reshape(-1, *(1,) * len(shape))) ** 2).sum(axis=0)
-        inside = distance <= 1
-        if inside.sum() >= 12 and not ids[distance <= 1.5].any():
-            number += 1
-            ids[inside] = number
-    return ids
 
 
 def look(ids, tile, number, jitter, generator, classes=None):
