@@ -35,6 +35,10 @@ class PaintedObjects:
     ids: np.ndarray
     objects: tuple[FoundObject, ...]
 
+    def make_label_map(self) -> np.ndarray:
+        """The numbers as they are written: uint16, or uint32 where there are more than it holds."""
+        return self.ids.astype(np.uint16 if len(self.objects) < 65536 else np.uint32)
+
 
 def list_edges(objects: list[FoundObject]) -> np.ndarray:
     """The boxes of objects as an array (K, 2D) `[lo…, hi…]`."""

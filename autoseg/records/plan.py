@@ -3,7 +3,7 @@
 from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord, digest_of
-from autoseg.records.dataset import Dataset
+from autoseg.records.dataset import ClassLabel, Dataset, count_outputs
 from autoseg.records.detection import DetectionSpec, Thresholds
 from autoseg.records.machine import Machine
 
@@ -193,6 +193,17 @@ class Configuration(Record, frozen=True, kw_only=True):
         if self.detection is not None:
             return "objects"
         return "boundaries" if self.thresholds is not None else "classes"
+
+
+def count_network_outputs(configuration: Configuration, classes: tuple[ClassLabel, ...]) -> int:
+    """Channels of a network's answer, with the background: for objects those of the box head, for boundaries one more for these."""
+    match configuration.product:
+        case "classes":
+            return count_outputs(classes)
+        case "objects":
+            return len(classes) + 1
+        case "boundaries":
+            return len(classes) + 2
 
 
 class Plan(SavedRecord, frozen=True, kw_only=True):

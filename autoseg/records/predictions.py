@@ -21,6 +21,7 @@ class PredictedCase(Record, frozen=True, kw_only=True):
 class Predictions(SavedRecord, frozen=True, kw_only=True):
     """`model_digest` covers configuration, folds and weights: masks of another model are made anew."""
 
+    task: Literal["semantic", "instance"] = "semantic"
     model_digest: str
     folds: tuple[int, ...]
     configuration: str

@@ -255,7 +255,8 @@ def test_a_flat_detector_refuses_a_volume():
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_a_real_network_runs_untrained(dimension):
     """Whatever it says, all of it lies in the image, and little is left of it by high thresholds."""
-    configuration = make_configuration(dimension, 16, detection=make_detection(dimension, detections=20), thresholds=Thresholds())
+    detection = make_detection(dimension, detections=20, mask_bins=(4,) * dimension, box_bins=(3,) * dimension)
+    configuration = make_configuration(dimension, 16, detection=detection, thresholds=Thresholds(), mirror_axes=(1,))
     network = build_network(configuration.network, 1, 3, detection=configuration.detection).eval()
     members = Members((network, network), configuration, CPU, True)
     image = np.random.default_rng(0).normal(0, 1, (1, *(20, 13, 17)[:dimension])).astype(np.float32)
