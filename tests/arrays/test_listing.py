@@ -68,3 +68,13 @@ def test_turned_objects_lie_where_the_turned_map_has_them(order, backwards):
         own[tuple(slice(*edge) for edge in found.box)] = found.select(0.5)
         assert own[turned.ids == number].all()
         assert own.sum() == painted.objects[number - 1].select(0.5).sum()
+
+
+def test_overlapping_masks_come_whole_from_their_runs():
+    bars = [FoundObject(((4, 7), (0, 20)), np.ones((3, 20), bool), 0.9, 1), FoundObject(((0, 20), (5, 9)), np.ones((20, 4), bool), 0.8, 1)]
+    grid = Grid(shape=(20, 20), spacing=(1.0, 1.0), origin=(0.0, 0.0), direction=(1.0, 0.0, 0.0, 1.0))
+    first, second = list_objects(paint_objects(bars, (20, 20)), ("bar",), grid)
+    assert first.rle == ()
+    low, high = second.box[:2], second.box[2:]
+    assert decode_runs(second.rle, tuple(b - a for a, b in zip(low, high))).all()
+    assert second.voxels == 80
