@@ -114,6 +114,8 @@ def count_common(a: np.ndarray, box_a: Box, b: np.ndarray, box_b: Box) -> int:
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
     """The largest component of a mask (neighbours by faces, edges and corners), the first of equals."""
+    if mask.all():
+        return mask
     from scipy import ndimage  # .3 s, which only the processes that need it should spend
 
     parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))

@@ -75,7 +75,7 @@ def _draw(network: Detector, dense: Dense, found: tuple[Tensor, Tensor, Tensor],
     for places in torch.arange(len(boxes), device=boxes.device).split(max(1, MASK_BYTES // (4 * largest))):
         with compute.autocast():
             logits = network.draw_masks(dense.features, frames[places], images[places])
-        drawn.append(logits[torch.arange(len(places)), numbers[places]].float().sigmoid().half())
+        drawn.append(logits[torch.arange(len(places), device=boxes.device), numbers[places]].float().sigmoid().half())
     return torch.cat(drawn)
 
 
