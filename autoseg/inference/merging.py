@@ -58,7 +58,7 @@ def place_tiles(shape: tuple[int, ...], patch: tuple[int, ...], overlap: tuple[i
 def merge_tiles(candidates: list[Candidate], tiles: list[Tile], shape: tuple[int, ...]) -> list[FoundObject]:
     """The objects of an image of `shape` from what its tiles saw; without tiles beside each other nothing is changed."""
     cut = [_is_cut(candidate, tiles[candidate.tile], shape) for candidate in candidates]
-    whole = [c for c, is_cut in zip(candidates, cut) if not is_cut and _answers_for(c, tiles, shape)]
+    whole = [c for c, is_cut in zip(candidates, cut) if not is_cut and _answers_for(c, tiles[c.tile])]
     fragments = [c for c, is_cut in zip(candidates, cut) if is_cut and _lies_in_core(c, tiles[c.tile])]
     whole = _drop_doubles(whole)
     covered = np.zeros(shape, dtype=bool)
@@ -81,29 +81,21 @@ def _split(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_cut(candidate: Candidate, tile: Tile, shape: tuple[int, ...]) -> bool:
     """Whether its box comes near a face of the tile that is none of the image."""
-    return not _fits(candidate.edges, tile, shape)
-
-
-def _fits(edges: np.ndarray, tile: Tile, shape: tuple[int, ...]) -> bool:
-    lows, highs = _split(edges)
+    lows, highs = _split(candidate.edges)
     for low, high, (start, stop), size in zip(lows, highs, tile.box, shape):
         if (start > 0 and low < start + FACE) or (stop < size and high > stop - FACE):
-            return False
-    return True
+            return True
+    return False
 
 
 def _contains(core: Box, centre: np.ndarray, slack: float) -> bool:
     return all(low - slack <= place < high + slack for place, (low, high) in zip(centre, core))
 
 
-def _answers_for(candidate: Candidate, tiles: list[Tile], shape: tuple[int, ...]) -> bool:
-    """Whether a whole object is its tile's own: by its centre, or since the tile that its centre belongs to cannot hold it whole."""
+def _answers_for(candidate: Candidate, tile: Tile) -> bool:
+    """Whether a whole object is its tile's own, by its centre: what another tile sees whole, the one with its centre does too."""
     low, high = _split(candidate.edges)
-    centre = (low + high) / 2
-    if _contains(tiles[candidate.tile].core, centre, SLACK):
-        return True
-    owner = next((tile for tile in tiles if _contains(tile.core, centre, 0.0)), None)
-    return owner is not None and not _fits(candidate.edges, owner, shape)
+    return _contains(tile.core, (low + high) / 2, SLACK)
 
 
 def _lies_in_core(candidate: Candidate, tile: Tile) -> bool:

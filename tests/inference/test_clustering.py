@@ -65,6 +65,22 @@ def test_masks_are_averaged_on_the_new_box():
     np.testing.assert_allclose(joined.masks[0], 0.5)
 
 
+def view(frame):
+    """A smooth function of the image, seen through a frame."""
+    y, x = (frame[axis] + (np.arange(6) + 0.5) / 6 * (frame[2 + axis] - frame[axis]) for axis in (0, 1))
+    return 0.02 * y[:, None] + 0.03 * x[None]
+
+
+def test_masks_of_shifted_boxes_meet_where_they_show_the_same():
+    boxes = [(2, 2, 14, 14), (2, 5, 14, 17)]
+    members = [make((box, 0.8, 1)) for box in boxes]
+    members = [make((box, 0.8, 1), masks=[view(member.frames[0])]) for box, member in zip(boxes, members)]
+    joined = cluster_detections(members)
+    assert len(joined) == 1
+    assert 2 < joined.boxes[0, 1] < 5
+    np.testing.assert_allclose(joined.masks[0][1:-1, 2:-2], view(joined.frames[0])[1:-1, 2:-2], atol=2e-3)
+
+
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_nothing_from_nobody(dimension):
     joined = cluster_detections([make(dimension=dimension)] * 3)

@@ -127,14 +127,43 @@ def test_tiles_find_what_one_view_of_all_finds():
     np.testing.assert_array_equal(tiled > 0, alone > 0)
 
 
-def test_an_object_that_its_own_tile_cannot_hold_is_taken_from_one_that_can():
-    ids = np.zeros((128, 192), np.int32)
-    ids[50:60, 66:124] = 1  # its centre belongs to the first tile, which ends at 128: within 2 voxels of nothing, yet
-    ids[50:60, 66:127] = 1  # one voxel from the face it is cut there, whole in the second, which begins at 64
-    candidates, tiles = detect_all(ids, (128, 128), (64, 64), 0)
-    found = merge_tiles(candidates, tiles, ids.shape)
-    assert count_errors(ids, found) == ([], [])
-    assert not found[0].merged
+def make_candidate(tile, rows, columns, score=0.9):
+    """A full box of 1 in the image."""
+    mask = np.ones((rows[1] - rows[0], columns[1] - columns[0]), bool)
+    found = FoundObject((rows, columns), mask.astype(np.float16), score, 1)
+    return Candidate(found, mask, np.array([rows[0], columns[0], rows[1], columns[1]], np.float32), tile)
+
+
+TWO = (64, 208)  # an image of two tiles, columns 0 … 128 and 80 … 208; the cores meet at 104
+
+
+def merge_two(*candidates):
+    tiles = place_tiles(TWO, (64, 128), (32, 32))
+    assert [tile.box[1] for tile in tiles] == [(0, 128), (80, 208)]
+    return merge_tiles(list(candidates), tiles, TWO)
+
+
+def test_a_tile_is_not_believed_beyond_its_core():
+    """What a tile sees whole in the other's core, the other sees too, or it is not there."""
+    assert merge_two(make_candidate(0, (5, 15), (110, 120))) == []
+    assert len(merge_two(make_candidate(0, (5, 15), (98, 110)))) == 1
+    assert len(merge_two(make_candidate(0, (5, 15), (98, 110)), make_candidate(1, (5, 15), (98, 110)))) == 1
+
+
+def test_a_fragment_of_a_whole_object_joins_no_other():
+    whole, fragment, other = (
+        make_candidate(1, (0, 20), (82, 126)),
+        make_candidate(0, (0, 20), (84, 128)),
+        make_candidate(1, (0, 20), (80, 200)),
+    )
+    found = merge_two(whole, fragment, other)
+    assert [one.box[1] for one in found] == [(82, 126), (80, 200)]
+    assert not found[1].merged
+
+
+def test_a_fragment_within_a_larger_one_is_dropped():
+    large, small = make_candidate(1, (0, 40), (80, 200)), make_candidate(0, (10, 20), (70, 128), 0.95)
+    assert [one.box[1] for one in merge_two(large, small)] == [(80, 200)]
 
 
 def test_objects_of_two_classes_are_not_joined():

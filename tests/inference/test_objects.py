@@ -196,7 +196,7 @@ def test_a_mask_is_resampled_as_a_whole_and_its_neighbour_leaves_no_gap():
     _, geometry = prepare_image(image, (1.0, 1.0), (0, 1), configuration)
     left, right = np.ones((10, 5), bool), np.ones((10, 5), bool)
     objects = [FoundObject(((0, 10), (0, 5)), left, 0.9, 1), FoundObject(((0, 10), (5, 10)), right, 0.8, 1)]
-    back = restore_objects(objects, geometry, (1.0, 1.0), (0, 1), configuration, 0.5)
+    back = restore_objects(objects, geometry, (1.0, 1.0), (0, 1), configuration, 0.9)
     ids = paint_objects(back, (20, 20)).ids
     assert (ids > 0).all()
     assert set(ids[:, :9].ravel()) == {1}
