@@ -155,6 +155,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", metavar="fold:0", default="", help="only these cases: fold:K, or names")
     parser.add_argument("--tta", action="store_true", help="average over mirrored scans too: slower, a little better")
     parser.add_argument("--probabilities", action="store_true", help="write class probabilities beside the masks")
+    parser.add_argument("--preview", action="store_true", help="write a picture of each scan with the outlines of its mask")
     parser.add_argument("--reference", metavar="DIR", help="score the masks against these labels")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 

@@ -146,6 +146,7 @@ def _predict(arguments: argparse.Namespace, progress: Any) -> None:
         cases=arguments.cases,
         tta=arguments.tta,
         probabilities=arguments.probabilities,
+        preview=arguments.preview,
         reference=arguments.reference,
         device=arguments.device,
     )

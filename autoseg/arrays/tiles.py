@@ -1,6 +1,6 @@
 """Where a sliding window stands, and how its answers are weighted."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -39,3 +39,24 @@ def compute_padding(shape: tuple[int, ...], patch: tuple[int, ...]) -> list[tupl
     """Voxels to add before and after each axis so that the patch fits; the odd one goes behind."""
     missing = [max(edge - size, 0) for size, edge in zip(shape, patch)]
     return [(lack // 2, lack - lack // 2) for lack in missing]
+
+
+def choose_overlap(patch: tuple[int, ...], largest: tuple[float, ...]) -> tuple[int, ...]:
+    """How far tiles overlap so that an object of the sides `largest` (voxels) lies whole in one: with a margin of 4 on either side, and
+
+    between a quarter and a half of the patch.
+
+    >>> choose_overlap((128, 128, 64), (40.0, 5.0, 90.0))
+    (48, 32, 32)
+    """
+    return tuple(int(np.clip(round(side) + 8, edge // 4, edge // 2)) for edge, side in zip(patch, largest))
+
+
+def make_cores(size: int, patch: int, starts: list[int]) -> list[tuple[int, int]]:
+    """The part of one axis that each tile answers for, up to the middle of each overlap; together they are the axis.
+
+    >>> make_cores(110, 64, [0, 23, 46])
+    [(0, 43), (43, 66), (66, 110)]
+    """
+    borders = [0, *((after + before + patch) // 2 for before, after in pairwise(starts)), size]
+    return list(pairwise(borders))

@@ -8,20 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from autoseg.arrays.listing import list_objects, turn_objects
 from autoseg.arrays.volume import Volume
 from autoseg.commands.evaluate import MANIFEST, evaluate
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.inference.predictor import Predictor, load_predictor
-from autoseg.io.files import digest_files, list_files, load_record, name_full_disk, remove_partials, save_record
+from autoseg.io.files import digest_files, list_files, load_record, name_full_disk, remove_partials, save_record, write_bytes
+from autoseg.io.found_objects import get_list_name, write_list, write_table
 from autoseg.io.machine import count_cores
 from autoseg.io.patterns import get_file_part, match_paths, split_pattern
 from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
-from autoseg.io.scans import get_ending, get_mask_name, read_scan, strip_ending, write_mask, write_probabilities
+from autoseg.io.scans import find_turn, get_ending, get_mask_name, read_scan, strip_ending, write_mask, write_probabilities
 from autoseg.networks.devices import choose_device, use_cores
 from autoseg.progress import Progress, Silent
+from autoseg.records.objects import CaseObjects
 from autoseg.records.predictions import PredictedCase, Predictions
 from autoseg.records.training import ModelHeader
+from autoseg.report.outlines import draw_outlines
 
 Scans = dict[str, tuple[Path, ...]]
 
@@ -35,6 +40,7 @@ class PredictOptions:
     cases: str = ""
     tta: bool = False
     probabilities: bool = False
+    preview: bool = False
     reference: str | None = None
     device: str = "auto"
 
@@ -68,6 +74,10 @@ def predict(
     """
     models = _find_models(Path(model), options)
     predictor = load_predictor(list(models.folds), choose_device(options.device), options.tta)
+    if options.probabilities and predictor.finds_objects:
+        raise InputError(
+            "--probabilities writes probabilities of classes, and this model finds objects.", todo="Leave it out: each object has a score."
+        )
     found = find_scans(str(scans), predictor.header)
     if models.cases is not None:
         found = {case: paths for case, paths in found.items() if case in models.cases}
@@ -192,6 +202,7 @@ def predict_cases(
     output.mkdir(parents=True, exist_ok=True)
     remove_partials(output)
     manifest = Predictions(
+        task="instance" if predictor.finds_objects else "semantic",
         model_digest=predictor.digest,
         folds=folds,
         configuration=header.configuration.name,
@@ -204,14 +215,19 @@ def predict_cases(
     )
     kept = _keep_finished(output, manifest)
     progress.start("Predicting", len(scans))
-    for reading in _read_ahead(scans, kept, header):
-        entry = kept.get(reading.case)
-        if entry is None or reading.volume is not None or options.probabilities:
-            entry = _predict_case(predictor, reading, output, options.probabilities, progress)
-        manifest = msgspec.structs.replace(manifest, cases=(*manifest.cases, entry))
-        with name_full_disk(output):
-            save_record(output / MANIFEST, manifest)
-        progress.advance(reading.case)
+    try:
+        for reading in _read_ahead(scans, kept, header):
+            entry = kept.get(reading.case)
+            if entry is None or reading.volume is not None or options.probabilities or options.preview:
+                entry = _predict_case(predictor, reading, output, options, progress)
+            manifest = msgspec.structs.replace(manifest, cases=(*manifest.cases, entry))
+            with name_full_disk(output):
+                save_record(output / MANIFEST, manifest)
+            progress.advance(reading.case)
+    finally:
+        if predictor.finds_objects:  # also when interrupted: the table tells of the cases that are done
+            with name_full_disk(output):
+                write_table(output, [case.case for case in manifest.cases if case.state == "done"])
     progress.finish()
     return manifest
 
@@ -225,6 +241,8 @@ def _keep_finished(output: Path, manifest: Predictions) -> dict[str, PredictedCa
     if earlier.model_digest != manifest.model_digest:
         return {}
     done = [case for case in earlier.cases if case.state == "done" and (output / case.mask).is_file()]
+    if manifest.task == "instance":
+        done = [case for case in done if (output / get_list_name(case.case)).is_file()]
     return {case.case: case for case in done if digest_files([output / case.mask]) == case.mask_digest}
 
 
@@ -262,21 +280,22 @@ def _read_ahead(scans: Scans, kept: dict[str, PredictedCase], header: ModelHeade
             yield future.result()
 
 
-def _predict_case(predictor: Predictor, reading: Reading, output: Path, probabilities: bool, progress: Progress) -> PredictedCase:
-    """One scan; an old mask of this case is removed first, so that a failure cannot leave it behind."""
+def _predict_case(predictor: Predictor, reading: Reading, output: Path, options: PredictOptions, progress: Progress) -> PredictedCase:
+    """One scan; an old mask of this case, and its list, are removed first, so that a failure cannot leave them behind."""
     case, paths = reading.case, reading.paths
     mask = output / get_mask_name(case, paths[0])
-    mask.unlink(missing_ok=True)
+    for old in (mask, output / get_list_name(case)):
+        old.unlink(missing_ok=True)
     entry = PredictedCase(case=case, scan=str(paths[0]), mask=mask.name, scan_digest="", mask_digest="", state="failed")
     try:
         if isinstance(reading.volume, AutosegError):
             raise reading.volume
         scan = reading.volume or read_scan(list(paths), predictor.header.channels, predictor.header.orientation)
-        prediction = predictor.run(scan)
-        with name_full_disk(output):
-            write_mask(predictor.make_mask(prediction), scan, mask)
-            if probabilities:
-                write_probabilities(predictor.make_probabilities(prediction), scan, output / f"{case}_probabilities.nii.gz")
+        write = _write_objects if predictor.finds_objects else _write_classes
+        labels = write(predictor, scan, mask, case, options)
+        if options.preview:
+            with name_full_disk(output):
+                write_bytes(output / f"{case}_preview.png", draw_outlines(scan.array, labels, scan.grid.spacing))
     except CasesFailed:
         raise
     except AutosegError as error:
@@ -286,3 +305,34 @@ def _predict_case(predictor: Predictor, reading: Reading, output: Path, probabil
         return msgspec.structs.replace(entry, message=f"{type(error).__name__}: {error}")
     digests = {"scan_digest": digest_files(dict.fromkeys(paths)), "mask_digest": digest_files([mask])}
     return msgspec.structs.replace(entry, state="done", **digests)
+
+
+def _write_classes(predictor: Predictor, scan: Volume, mask: Path, case: str, options: PredictOptions) -> np.ndarray:
+    """Writes the mask, and the probabilities if wanted; returns the label map on the scan's canonical grid."""
+    prediction = predictor.run(scan)
+    labels = predictor.make_mask(prediction)
+    with name_full_disk(mask.parent):
+        write_mask(labels, scan, mask)
+        if options.probabilities:
+            write_probabilities(predictor.make_probabilities(prediction), scan, mask.parent / f"{case}_probabilities.nii.gz")
+    return labels
+
+
+def _write_objects(predictor: Predictor, scan: Volume, mask: Path, case: str, options: PredictOptions) -> np.ndarray:
+    """Writes the map of ids and the list of objects, on the grid of the scan's file; returns the map on the canonical grid."""
+    painted = predictor.find(scan)
+    labels = painted.make_label_map()
+    if labels.dtype == np.uint32 and mask.suffix == ".png":
+        raise InputError(f"A PNG cannot number {len(painted.objects)} objects, only 65535.", todo="Save the scan as TIFF.")
+    listed = CaseObjects(
+        case=case,
+        mask=mask.name,
+        shape=scan.stored.shape,
+        spacing=scan.stored.spacing,
+        unit="px" if scan.unit == "px" else "mm",
+        objects=list_objects(turn_objects(painted, *find_turn(scan)), tuple(label.name for label in predictor.header.classes), scan.stored),
+    )
+    with name_full_disk(mask.parent):
+        write_list(mask.parent, listed)
+        write_mask(labels, scan, mask)
+    return labels

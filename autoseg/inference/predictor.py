@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from autoseg.arrays.labels import decode_labels
+from autoseg.arrays.masks import PaintedObjects, paint_objects
 from autoseg.arrays.preparation import measure_background, prepare_image
 from autoseg.arrays.volume import Volume
 from autoseg.errors import InputError
 from autoseg.inference.export import restore_labels, restore_probabilities
+from autoseg.inference.objects import Members, find_objects, restore_objects
 from autoseg.inference.sliding_window import compute_probabilities, predict_logits
 from autoseg.io.run_folder import FoldFolder
 from autoseg.io.scans import (
@@ -29,6 +31,7 @@ from autoseg.io.weights import load_tensors
 from autoseg.networks.build import build_network, import_weights
 from autoseg.networks.devices import Compute
 from autoseg.records.base import digest_of
+from autoseg.records.detection import Thresholds
 from autoseg.records.machine import DeviceName
 from autoseg.records.plan import count_network_outputs
 from autoseg.records.prepared import Geometry
@@ -46,7 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One network per fold, averaged. Safe to use from several threads."""
+    """One network per fold, averaged or, where it finds objects, joined. Safe to use from several threads."""
 
     header: ModelHeader
     networks: tuple[torch.nn.Module, ...]
@@ -54,12 +57,39 @@ class Predictor:
     mirror: bool
     digest: str
 
-    def run(self, volume: Volume) -> Prediction:
-        """Mean probabilities over the folds for a canonical volume."""
-        configuration, axes = self.header.configuration, self.header.axes
+    @property
+    def finds_objects(self) -> bool:
+        return self.header.configuration.product != "classes"
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those chosen for this model, else the plan's."""
+        return self.header.thresholds or self.header.configuration.thresholds or Thresholds()
+
+    def _prepare(self, volume: Volume) -> tuple[np.ndarray, Geometry, tuple[float, ...]]:
+        """The image as the networks see it, the way back, and the volume's spacing, transposed by the model's axes."""
+        axes = self.header.axes
         if volume.array.ndim - 1 != self.header.dimension:
             raise InputError(f"The model was trained on {self.header.dimension}D scans, this one is {volume.array.ndim - 1}D.")
-        image, geometry = prepare_image(volume.array, volume.grid.spacing, axes, configuration)
+        image, geometry = prepare_image(volume.array, volume.grid.spacing, axes, self.header.configuration)
+        return image, geometry, tuple(volume.grid.spacing[axis] for axis in axes)
+
+    def find(self, volume: Volume) -> PaintedObjects:
+        """The objects in a canonical volume, on its grid."""
+        configuration, axes = self.header.configuration, self.header.axes
+        image, geometry, spacing = self._prepare(volume)
+        members = Members(self.networks, configuration, self.compute, self.mirror)
+        found = find_objects(members, image, measure_background(image), self.thresholds)
+        return paint_objects(restore_objects(found, geometry, spacing, axes, configuration, self.thresholds.mask), volume.grid.shape)
+
+    def segment(self, volume: Volume) -> np.ndarray:
+        """The label map on the volume's canonical grid: the values of the training labels, or the numbers of the objects."""
+        return self.find(volume).make_label_map() if self.finds_objects else self.make_mask(self.run(volume))
+
+    def run(self, volume: Volume) -> Prediction:
+        """Mean probabilities over the folds for a canonical volume."""
+        configuration = self.header.configuration
+        image, geometry, spacing = self._prepare(volume)
         background = measure_background(image)
         total = None
         for network in self.networks:
@@ -67,7 +97,6 @@ class Predictor:
             answer = compute_probabilities(logits, self.header.regions)
             total = answer if total is None else total + answer
         assert total is not None  # load_predictor refuses an empty list
-        spacing = tuple(volume.grid.spacing[axis] for axis in axes)
         return Prediction(total / len(self.networks), geometry, spacing)
 
     def make_mask(self, prediction: Prediction) -> np.ndarray:
@@ -86,7 +115,7 @@ class Predictor:
         )
 
     def predict(self, image: Any) -> Any:
-        """Segments one scan and returns the mask in kind.
+        """Segments one scan and returns the mask in kind; a model of objects gives their numbers (uint16, by falling score).
 
         `image` is a path (a list of paths where the model has several channels in files of their own), a SimpleITK image, or `(array,
         spacing)` with an array (z, y, x), (y, x) or with channels first, and spacing in mm in the same order. An array gives an array, all
@@ -100,7 +129,7 @@ class Predictor:
                 raise InputError(f"The model has {len(channels)} channels, the array {len(array)}.")
             if len(image[1]) != array.ndim - 1:
                 raise InputError(f"The array has {array.ndim - 1} axes, the spacing {len(image[1])} numbers.")
-            return self.make_mask(self.run(make_volume_of_array(array, tuple(float(step) for step in image[1]))))
+            return self.segment(make_volume_of_array(array, tuple(float(step) for step in image[1])))
         if isinstance(image, sitk.Image):
             components = drop_repetition(split_components(image))
             name = Path("the image")
@@ -108,7 +137,7 @@ class Predictor:
         else:
             paths = [Path(path) for path in image] if isinstance(image, (list, tuple)) else [Path(image)] * len(channels)
             volume = read_scan(paths, channels, orientation)
-        return restore_image(self.make_mask(self.run(volume)), volume)
+        return restore_image(self.segment(volume), volume)
 
 
 def choose_compute(header: ModelHeader, device: DeviceName) -> Compute:
@@ -136,5 +165,6 @@ def load_predictor(folds: list[FoldFolder], device: DeviceName, mirror: bool = F
         network = build_network(own.network, len(header.channels), outputs, detection=own.detection)
         import_weights(network, weights, str(fold.weights))
         networks.append(compute.place_network(network).eval())
-    digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror])
+    chosen = [first.thresholds] if first.thresholds else []
+    digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror, *chosen])
     return Predictor(first, tuple(networks), compute, mirror, digest)

@@ -37,7 +37,7 @@ def predict_logits(
         return torch.stack(slices, dim=1)
     patch, shape = configuration.patch_size, image.shape[1:]
     padding = compute_padding(shape, patch)
-    padded = torch.from_numpy(_pad(image, padding, background))
+    padded = torch.from_numpy(pad_image(image, padding, background))
     weights = torch.from_numpy(make_gaussian(patch))
     flips = list_flips(configuration.mirror_axes if mirror else ())
     total: Tensor | None = None
@@ -57,7 +57,8 @@ def predict_logits(
     return total[(slice(None), *kept)] / weight_sum[kept]
 
 
-def _pad(image: np.ndarray, padding: list[tuple[int, int]], background: tuple[float, ...]) -> np.ndarray:
+def pad_image(image: np.ndarray, padding: list[tuple[int, int]], background: tuple[float, ...]) -> np.ndarray:
+    """An image (channel, …) with so many voxels of each channel's background before and after each axis."""
     return np.stack([np.pad(channel, padding, constant_values=value) for channel, value in zip(image, background)])
 
 

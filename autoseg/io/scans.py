@@ -231,6 +231,15 @@ def restore_image(array: np.ndarray, volume: Volume, vector: bool = False) -> si
     return image
 
 
+def find_turn(volume: Volume) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """How the file's array comes from the canonical one: per axis the canonical axis that it runs along, and whether backwards."""
+    dimension = len(volume.grid.shape)
+    canonical, stored = (np.array(grid.direction).reshape(dimension, dimension) for grid in (volume.grid, volume.stored))
+    agreement = (canonical.T @ stored)[::-1, ::-1]  # array order: canonical axis, stored axis
+    order = np.abs(agreement).argmax(axis=0)
+    return tuple(int(axis) for axis in order), tuple(bool(agreement[axis, k] < 0) for k, axis in enumerate(order))
+
+
 def write_mask(mask: np.ndarray, volume: Volume, path: Path) -> None:
     """Writes a canonical label map on the grid of the scan that `volume` was read from; whole or not at all.
 

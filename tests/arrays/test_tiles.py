@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.arrays.tiles import compute_padding, make_gaussian, make_positions, make_tiles
+from autoseg.arrays.tiles import choose_overlap, compute_padding, make_cores, make_gaussian, make_positions, make_tiles
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -60,3 +60,20 @@ def test_padding_makes_the_patch_fit_exactly_and_the_odd_voxel_goes_behind(axes)
     for size, edge, (before, after) in zip(shape, patch, compute_padding(shape, patch)):
         assert size + before + after == max(size, edge)
         assert after - before in (0, 1)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(1, 400), st.integers(8, 128), st.floats(0, 200))
+def test_cores_part_an_axis_and_objects_within_the_overlap_lie_whole_in_their_tile(size, patch, largest):
+    (overlap,) = choose_overlap((patch,), (largest,))
+    starts = make_positions(size, patch, 1 - overlap / patch)
+    cores = make_cores(size, patch, starts)
+    assert [low for low, _ in cores] == [0, *(high for _, high in cores[:-1])]
+    assert cores[-1][1] == size
+    for start, (low, high) in zip(starts, cores):
+        assert start <= low < high <= max(start + patch, size)
+        for centre in (low + 0.5, high - 0.5):
+            reach = (overlap - 1) / 2 - 1
+            inside = (max(centre - reach, 0), min(centre + reach, size))
+            assert start <= inside[0]
+            assert inside[1] <= max(start + patch, size)

@@ -17,6 +17,7 @@ from autoseg.io.scans import (
     ENDINGS,
     PIXEL_ENDINGS,
     describe_grid_mismatch,
+    find_turn,
     get_ending,
     get_mask_name,
     make_volume_of_array,
@@ -296,3 +297,14 @@ def test_probabilities_lie_on_the_scans_grid(tmp_path):
     assert_same_grid(back, scan, 1e-7)
     oriented = sitk.GetArrayFromImage(sitk.DICOMOrient(back, "LPS"))
     assert np.array_equal(np.moveaxis(oriented, -1, 0), probabilities)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.parametrize("orientation", ["LPS", "stored"])
+def test_the_turn_leads_from_the_canonical_array_to_the_files(tmp_path, name, orientation):
+    write_scan(tmp_path / "a.nrrd", DIRECTIONS[name], np.zeros(SHAPE, np.float32))
+    volume = read_scan([tmp_path / "a.nrrd"], GREY, orientation)
+    array = np.random.default_rng(0).integers(0, 100, volume.grid.shape).astype(np.int16)
+    order, backwards = find_turn(volume)
+    turned = np.flip(array.transpose(order), [axis for axis in range(3) if backwards[axis]])
+    np.testing.assert_array_equal(turned, sitk.GetArrayFromImage(restore_image(array, volume)))

@@ -1,0 +1,231 @@
+"""From a prepared image to objects: what the networks say is collected once, and settled into objects by thresholds, as often as wanted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.arrays.boxes import drop_weaker, find_pairs, order_by_score, suppress_boxes
+from autoseg.arrays.cropping import Box
+from autoseg.arrays.masks import FoundObject, count_common, list_edges, paste_mask
+from autoseg.arrays.preparation import expand_spacing
+from autoseg.arrays.resampling import make_probability_matrices
+from autoseg.arrays.tiles import choose_overlap, compute_padding
+from autoseg.errors import InputError
+from autoseg.inference.clustering import Detections, cluster_detections
+from autoseg.inference.detection import detect
+from autoseg.inference.merging import Candidate, Tile, merge_tiles, place_tiles
+from autoseg.inference.sliding_window import TILES_AT_ONCE, compute_probabilities, list_flips, pad_image, predict_logits
+from autoseg.inference.watershed import separate_objects
+from autoseg.networks.devices import Compute
+from autoseg.records.detection import Thresholds
+from autoseg.records.plan import Configuration
+from autoseg.records.prepared import Geometry
+
+ACROSS_CLASSES = 0.7  # IoU of masks from which two objects of different classes are one
+
+
+@dataclass(frozen=True)
+class Members:
+    """The networks of several folds that answer together, and how: mirrored too, if `mirror`."""
+
+    networks: tuple[torch.nn.Module, ...]
+    configuration: Configuration
+    compute: Compute
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class RawDetections:
+    """What Mask R-CNN says of each tile of an image of `shape`, one set per tile; `offset` is the padding before the image, per axis."""
+
+    shape: tuple[int, ...]
+    tiles: list[Tile]
+    offset: tuple[int, ...]
+    detections: list[Detections]
+
+
+@dataclass(frozen=True)
+class RawProbabilities:
+    """What a boundary network says of an image: (background, insides of classes, boundary; …), float32."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape[1:]
+
+
+Raw = RawDetections | RawProbabilities
+
+
+def find_objects(members: Members, image: np.ndarray, background: tuple[float, ...], thresholds: Thresholds) -> list[FoundObject]:
+    """The objects in a prepared image (channel, …) on its own voxels; what lies beyond its border is `background` per channel."""
+    return settle(collect(members, image, background), thresholds)
+
+
+def collect(members: Members, image: np.ndarray, background: tuple[float, ...]) -> Raw:
+    """All that the networks say of a prepared image (channel, …), whatever the thresholds."""
+    product = members.configuration.product
+    if product == "objects":
+        return _collect_detections(members, image, background)
+    if product == "boundaries":
+        return _collect_probabilities(members, image, background)
+    raise ValueError(f"a network whose product is {product} finds no objects")
+
+
+def settle(raw: Raw, thresholds: Thresholds) -> list[FoundObject]:
+    """The objects that the networks' answers are by these thresholds, on the prepared image's voxels."""
+    if isinstance(raw, RawProbabilities):
+        return separate_objects(raw.values, thresholds)
+    candidates = [
+        candidate
+        for number, detections in enumerate(raw.detections)
+        for candidate in _settle_tile(detections, _place_tile(raw, number), thresholds)
+    ]
+    found = merge_tiles(candidates, raw.tiles, raw.shape)
+    least = max(thresholds.smallest, 1)
+    return _drop_across_classes([one for one in found if np.count_nonzero(one.select(thresholds.mask)) >= least], thresholds.mask)
+
+
+def _collect_probabilities(members: Members, image: np.ndarray, background: tuple[float, ...]) -> RawProbabilities:
+    total: Tensor | None = None
+    for network in members.networks:
+        logits = predict_logits(network, image, background, members.configuration, members.compute, members.mirror)
+        answer = compute_probabilities(logits, regions=False)
+        total = answer if total is None else total + answer
+    assert total is not None  # there is at least one network
+    return RawProbabilities((total / len(members.networks)).numpy())
+
+
+def _collect_detections(members: Members, image: np.ndarray, background: tuple[float, ...]) -> RawDetections:
+    """Tile by tile; what several networks and mirrored views say of one is joined at once."""
+    configuration, shape = members.configuration, image.shape[1:]
+    spec, patch = configuration.detection, configuration.patch_size
+    assert spec is not None  # its product are objects
+    if len(shape) != len(patch):
+        raise InputError(f"{configuration.name} finds objects in {len(patch)}D images, this one is {len(shape)}D.")
+    padding = compute_padding(shape, patch)
+    padded = torch.from_numpy(pad_image(image, padding, background))
+    sides = [max(shapes) for shapes in zip(*(anchor for level in spec.anchors for anchor in level))]
+    tiles = place_tiles(shape, patch, choose_overlap(patch, tuple(sides)))
+    flips = list_flips(configuration.mirror_axes if members.mirror else ())
+    detections = []
+    for first in range(0, len(tiles), TILES_AT_ONCE):
+        group = tiles[first : first + TILES_AT_ONCE]
+        places = [tuple(slice(low, low + edge) for (low, _), edge in zip(tile.box, patch)) for tile in group]
+        batch = torch.stack([padded[(slice(None), *place)] for place in places])
+        answers = [
+            detect(network, batch, configuration, members.compute, flip)  # type: ignore[arg-type]  # a Detector, by its product
+            for network in members.networks
+            for flip in flips
+        ]
+        detections += [cluster_detections(list(views)) for views in zip(*answers)]
+    return RawDetections(shape, tiles, tuple(before for before, _ in padding), detections)
+
+
+def _place_tile(raw: RawDetections, number: int) -> tuple[int, Tile, np.ndarray, tuple[int, ...]]:
+    """The tile's number, the tile, where its voxel 0 lies in the image (2D,), and the image's shape."""
+    start = np.array([low - before for (low, _), before in zip(raw.tiles[number].box, raw.offset)], dtype=np.float32)
+    return number, raw.tiles[number], np.concatenate([start, start]), raw.shape
+
+
+def _settle_tile(detections: Detections, place: tuple[int, Tile, np.ndarray, tuple[int, ...]], thresholds: Thresholds) -> list[Candidate]:
+    """Those of a tile's detections that are strong enough and have no stronger double, as masks on the image's voxels."""
+    number, tile, start, _ = place
+    strong = detections.select(detections.scores >= thresholds.score)
+    if not thresholds.by_mask:
+        strong = strong.select(suppress_boxes(strong.boxes, strong.scores, strong.classes, thresholds.nms))
+    candidates = []
+    for index, frame in enumerate(strong.frames + start):
+        box, probability = _paste_within(strong.masks[index], frame, tile)
+        mask = probability >= thresholds.mask
+        if mask.any():
+            found = FoundObject(box, probability.astype(np.float16), float(strong.scores[index]), int(strong.classes[index]))
+            candidates.append(Candidate(found, found.select(thresholds.mask), strong.boxes[index] + start, number))
+    return _suppress_masks(candidates, thresholds.nms) if thresholds.by_mask else candidates
+
+
+def _paste_within(mask: np.ndarray, frame: np.ndarray, tile: Tile) -> tuple[Box, np.ndarray]:
+    """The mask on the voxels of the image that its tile sees."""
+    low = np.array([start for start, _ in tile.box], dtype=np.float32)
+    shape = tuple(stop - start for start, stop in tile.box)
+    box, probability = paste_mask(mask, frame - np.concatenate([low, low]), shape)
+    return tuple((a + start, b + start) for (a, b), (start, _) in zip(box, tile.box)), probability
+
+
+def _measure_overlaps(candidates: list[tuple[FoundObject, np.ndarray]], pairs: np.ndarray) -> np.ndarray:
+    """IoU (P,) of the masks (bool, in the objects' boxes) of pairs (P, 2)."""
+    voxels = [int(np.count_nonzero(mask)) for _, mask in candidates]
+    overlaps = []
+    for i, j in pairs.tolist():
+        (a, mask_a), (b, mask_b) = candidates[i], candidates[j]
+        common = count_common(mask_a, a.box, mask_b, b.box)
+        overlaps.append(common / max(voxels[i] + voxels[j] - common, 1))
+    return np.array(overlaps)
+
+
+def _suppress_masks(candidates: list[Candidate], threshold: float) -> list[Candidate]:
+    """Greedy NMS within each class by the IoU of masks."""
+    edges = list_edges([candidate.found for candidate in candidates])
+    classes = np.array([candidate.found.class_number for candidate in candidates])
+    pairs = find_pairs(edges)
+    pairs = pairs[classes[pairs[:, 0]] == classes[pairs[:, 1]]]
+    overlaps = _measure_overlaps([(candidate.found, candidate.mask) for candidate in candidates], pairs)
+    order = order_by_score(np.array([candidate.found.score for candidate in candidates]), edges)
+    kept = drop_weaker(pairs[overlaps > threshold], order)
+    return [candidate for candidate, stays in zip(candidates, kept) if stays]
+
+
+def _drop_across_classes(found: list[FoundObject], threshold: float) -> list[FoundObject]:
+    """The weaker of two objects of different classes goes where they are the same voxels: a label map has room for one of them."""
+    classes = np.array([one.class_number for one in found])
+    if len(np.unique(classes)) < 2:
+        return found
+    edges = list_edges(found)
+    pairs = find_pairs(edges)
+    pairs = pairs[classes[pairs[:, 0]] != classes[pairs[:, 1]]]
+    overlaps = _measure_overlaps([(one, one.select(threshold)) for one in found], pairs)
+    kept = drop_weaker(pairs[overlaps > ACROSS_CLASSES], order_by_score(np.array([one.score for one in found]), edges))
+    return [one for one, stays in zip(found, kept) if stays]
+
+
+def restore_objects(
+    objects: list[FoundObject],
+    geometry: Geometry,
+    spacing: tuple[float, ...],
+    axes: tuple[int, ...],
+    configuration: Configuration,
+    threshold: float,
+) -> list[FoundObject]:
+    """Objects of the prepared image on the canonical grid of the scan, as masks: each probability resampled linearly by itself, then taken
+
+    from `threshold` on (a mask from one half on), crop and axes undone. `spacing` (mm) is the scan's own, transposed by `axes` like the
+    geometry. What has no voxel left is gone.
+    """
+    cropped = tuple(high - low for low, high in geometry.box)
+    matrices = make_probability_matrices(geometry.prepared_shape, cropped, spacing, expand_spacing(configuration, spacing))
+    order = [int(axis) for axis in np.argsort(axes)]
+    restored = []
+    for found in objects:
+        box, mask = _resample(found, matrices, threshold)
+        if mask.any():
+            moved = tuple((low + start, high + start) for (low, high), (start, _) in zip(box, geometry.box))
+            back = tuple(moved[axis] for axis in order)
+            restored.append(FoundObject(back, mask.transpose(order), found.score, found.class_number, found.merged))
+    return restored
+
+
+def _resample(found: FoundObject, matrices: list[np.ndarray], threshold: float) -> tuple[Box, np.ndarray]:
+    """The mask of an object behind one matrix (new, old) per axis, and its box there."""
+    if all(new == old for new, old in (matrix.shape for matrix in matrices)):
+        return found.box, found.select(threshold)
+    values, box = found.probability.astype(np.float32), []
+    for axis, (matrix, (low, high)) in enumerate(zip(matrices, found.box)):
+        part = matrix[:, low:high]
+        reached = np.flatnonzero(part.any(axis=1))
+        first, last = (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0)
+        box.append((first, last))
+        values = np.moveaxis(np.tensordot(part[first:last], values, axes=(1, axis)), 0, axis)
+    return tuple(box), values >= (0.5 if found.probability.dtype == bool else threshold)
