@@ -63,6 +63,33 @@ def make_network_spec(dimension: int = 3, features: tuple[int, ...] = (4, 8)) ->
     )
 
 
+def make_detection_spec(dimension: int = 2, levels: tuple[int, ...] = (1, 2)) -> DetectionSpec:
+    """A small Mask R-CNN on the levels of a network that halves every axis: two shapes at each, the first of 4 strides."""
+    sides = [2.0 ** (stage + 2) for stage in levels]
+    return DetectionSpec(
+        levels=levels,
+        pyramid_features=8,
+        anchors=tuple(((side,) * dimension, (1.5 * side,) * dimension) for side in sides),
+        anchor_positive=0.5,
+        anchor_negative=0.35,
+        anchor_samples=32,
+        proposals_per_level=(40, 25),
+        proposals=(30, 20),
+        proposal_nms=0.7,
+        box_positive=0.5,
+        box_negative=0.5,
+        box_samples=16,
+        box_bins=(5,) * dimension,
+        box_features=16,
+        mask_samples=8,
+        mask_bins=(5,) * dimension,
+        mask_features=8,
+        mask_convolutions=1,
+        mask_upsampling=1,
+        detections=20,
+    )
+
+
 def make_configuration(dimension: int = 3, patch: int = 8, **changes: object) -> Configuration:
     """A configuration of 1 mm voxels without augmentation, on which `changes` are made."""
     plain = Configuration(

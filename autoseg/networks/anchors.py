@@ -19,7 +19,7 @@ def make_anchors(size: tuple[int, ...], stride: tuple[int, ...], shapes: Sequenc
 
 
 def choose_levels(boxes: Tensor, detection: DetectionSpec) -> Tensor:
-    """(box,): which of the detection's levels has anchors nearest to the box in size: in the logarithm of the geometric mean of the sides."""
+    """(box,): the detection's level whose anchors are nearest to the box in size, in the logarithm of the geometric mean of the sides."""
     means = [sum(math.log(side) for shape in level for side in shape) / sum(map(len, level)) for level in detection.anchors]
     sides = compute_box_sizes(boxes).clamp(min=SMALLEST).log().mean(1)
     return (sides[:, None] - torch.tensor(means, device=boxes.device)).abs().argmin(1)

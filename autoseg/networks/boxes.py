@@ -26,15 +26,19 @@ def compute_box_sizes(boxes: Tensor) -> Tensor:
 
 def compute_overlaps(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every box of a with every box of b: (len(a), len(b)); 0 where both are empty."""
+    return compute_paired_overlaps(a[:, None], b[None])
+
+
+def compute_paired_overlaps(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of boxes a (…, 2·axis) with b, of the same shape or one that broadcasts to it: (…,)."""
     a, b = a.float(), b.float()
-    axes = a.shape[1] // 2
-    common = None
+    axes = a.shape[-1] // 2
+    common = torch.ones((), device=a.device)
     for axis in range(axes):  # axis by axis, as the table of all pairs is the largest thing here
-        high = torch.minimum(a[:, None, axes + axis], b[None, :, axes + axis])
-        side = high.sub_(torch.maximum(a[:, None, axis], b[None, :, axis])).clamp_(min=0)
-        common = side if common is None else common.mul_(side)
-    union = compute_box_sizes(a).prod(1)[:, None] + compute_box_sizes(b).prod(1)[None]
-    return common.div_(union.sub_(common).clamp_(min=torch.finfo(torch.float32).tiny))  # type: ignore[union-attr]
+        high = torch.minimum(a[..., axes + axis], b[..., axes + axis])
+        common = (high - torch.maximum(a[..., axis], b[..., axis])).clamp_(min=0).mul_(common)
+    union = compute_box_sizes(a).prod(-1) + compute_box_sizes(b).prod(-1) - common
+    return common / union.clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:

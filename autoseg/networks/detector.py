@@ -1,4 +1,4 @@
-"""Mask R-CNN (He 2017, arXiv 1703.06870) in 2 and 3 dimensions on the encoder of any U-Net, with a head for insides and boundaries beside."""
+"""Mask R-CNN (He 2017, arXiv 1703.06870) in 2 and 3 dimensions on the encoder of any U-Net, with a head for boundaries beside it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +32,8 @@ class Features:
     @cached_property
     def flat(self) -> FlatMaps:
         """The levels as one table, in float32."""
-        return flatten_maps(self.maps, self.strides)
+        with torch.set_grad_enabled(self.maps[0].requires_grad):  # also where it is first asked for without gradients
+            return flatten_maps(self.maps, self.strides)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Detector(nn.Module):
         for encode in self.encoder:
             x = encode(x)
             skips.append(x)
-        maps = self.pyramid([skips[stage] for stage in self.detection.levels])
+        maps = self.pyramid(skips)
         fine = self.fine(maps[0], skips)
         objectness, deltas = self.proposal_head(maps)
         return Dense(Features(maps, self.strides, fine), objectness, deltas, self.boundary(fine).float())

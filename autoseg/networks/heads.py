@@ -88,10 +88,12 @@ class MaskHead(nn.Module):
 
 def start_heads(network: nn.Module) -> None:
     """The heads' linear layers as Kaiming has it (He 2015, arXiv 1502.01852) and their answers near 0."""
-    for part in network.modules():
+    parts = list(network.modules())
+    for part in parts:
         if isinstance(part, nn.Linear):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             nn.init.zeros_(part.bias)
+    for part in parts:
         if isinstance(part, (ProposalHead, BoxHead, MaskHead)):
             for answer in part.list_answers():
                 nn.init.normal_(answer.weight, std=ANSWER_DEVIATION)  # type: ignore[arg-type]

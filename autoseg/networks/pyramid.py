@@ -19,26 +19,29 @@ def list_strides(spec: NetworkSpec) -> list[tuple[int, ...]]:
 
 
 class Pyramid(nn.Module):
-    """Brings the maps of the stages `levels` to one number of channels; every map is told what the coarser ones see."""
+    """Brings the maps of the stages `levels` to one number of channels; each is told what all coarser stages of the encoder see."""
 
     def __init__(self, spec: NetworkSpec, widths: tuple[int, ...], levels: tuple[int, ...], features: int) -> None:
         super().__init__()
         dimension = len(spec.strides[0])
         ones = (1,) * dimension
-        self.lateral, self.output = nn.ModuleList(), nn.ModuleList()
+        self.levels = levels
+        self.lateral, self.output = nn.ModuleDict(), nn.ModuleDict()  # by stage
+        for stage in range(levels[0], len(widths)):
+            self.lateral[str(stage)] = CONVOLUTIONS[dimension](widths[stage], features, 1)
         for stage in levels:
-            self.lateral.append(CONVOLUTIONS[dimension](widths[stage], features, 1))
             convolution = make_convolution(features, features, spec.kernel_sizes[stage], ones)
-            self.output.append(nn.Sequential(convolution, GroupNorm(features)))
+            self.output[str(stage)] = nn.Sequential(convolution, GroupNorm(features))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps (sample, channel, …) of the levels, finest first, of any sizes → as many of equal channels and the same sizes."""
+        """Maps (sample, channel, …) of all stages, of any sizes → those of the levels, of equal channels and the same sizes."""
         x: Tensor | None = None
         answers = []
-        for level in reversed(range(len(maps))):
-            fine = self.lateral[level](maps[level])
+        for stage in reversed(range(self.levels[0], len(maps))):
+            fine = self.lateral[str(stage)](maps[stage])
             x = fine if x is None else fine + F.interpolate(x, size=fine.shape[2:], mode="nearest")
-            answers.append(self.output[level](x))
+            if stage in self.levels:
+                answers.append(self.output[str(stage)](x))
         return answers[::-1]
 
 

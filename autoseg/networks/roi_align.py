@@ -69,8 +69,8 @@ class WeightedSums(torch.autograd.Function):
         rows, weights = ctx.saved_tensors
         order = rows.flatten().argsort(stable=True)
         ends = torch.bincount(rows.flatten(), minlength=ctx.count).cumsum(0)
-        starts = F.pad(ends[:-1], (1, 0))
-        bags = order // rows.shape[1]
+        starts = F.pad(ends[:-1], (1, 0)).int()
+        bags = (order // rows.shape[1]).int()
         gradient = F.embedding_bag(bags, gradients[0].contiguous(), starts, mode="sum", per_sample_weights=weights.flatten()[order])
         return gradient, None, None
 
@@ -78,21 +78,22 @@ class WeightedSums(torch.autograd.Function):
 def _find_rows(maps: FlatMaps, regions: Regions, bins: tuple[int, ...], samples: int) -> tuple[Tensor, Tensor]:
     """Rows and weights (box · bin, term) of which the bins are made."""
     axes, device = len(bins), regions.boxes.device
-    sizes = torch.tensor(maps.sizes, device=device)[regions.levels]  # (box, axis)
+    sizes = torch.tensor(maps.sizes, dtype=torch.int32, device=device)[regions.levels]  # (box, axis); 32 bits sort in half the time
     strides = torch.tensor(maps.strides, device=device)[regions.levels]
     low, high = (regions.boxes.float() / strides.repeat(1, 2)).chunk(2, dim=1)
-    rows = torch.tensor(maps.starts, device=device)[regions.levels] + regions.images * sizes.prod(1)
+    cells = sizes.prod(1, dtype=torch.int32)
+    rows = torch.tensor(maps.starts, dtype=torch.int32, device=device)[regions.levels] + regions.images.int() * cells
     rows, weights = rows.view(-1, *(1,) * (2 * axes)), torch.ones((), device=device)
     for axis in range(axes):
         edge = sizes[:, axis]
         places, shares = _interpolate((low[:, axis], high[:, axis]), edge, bins[axis], samples)
         view = [len(places), *(1,) * (2 * axes)]  # box, bins per axis, terms per axis
         view[1 + axis], view[1 + axes + axis] = places.shape[1:]
-        step = sizes[:, axis + 1 :].prod(1).view(-1, *(1,) * (2 * axes))
+        step = sizes[:, axis + 1 :].prod(1, dtype=torch.int32).view(-1, *(1,) * (2 * axes))
         rows = rows + places.view(view) * step
         weights = weights * shares.view(view)
     terms = (2 * samples) ** axes
-    return rows.reshape(-1, terms), weights.reshape(-1, terms) if len(low) else low.new_zeros(0, terms)
+    return rows.reshape(-1, terms), weights.reshape(-1, terms)
 
 
 def _interpolate(ends: tuple[Tensor, Tensor], edge: Tensor, bins: int, samples: int) -> tuple[Tensor, Tensor]:
@@ -104,6 +105,6 @@ def _interpolate(ends: tuple[Tensor, Tensor], edge: Tensor, bins: int, samples: 
     below = places.floor()
     part = places - below
     above = torch.minimum(below + 1, edge[:, None] - 1.0)
-    voxels = torch.stack([below, above], dim=-1).long()
+    voxels = torch.stack([below, above], dim=-1).int()
     weights = torch.stack([1 - part, part], dim=-1) / samples
     return voxels.view(-1, bins, 2 * samples), weights.view(-1, bins, 2 * samples)

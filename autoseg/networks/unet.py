@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvolutionBlock, ResidualBlock, Style
+from autoseg.networks.resnet import make_resnet_stage
 from autoseg.records.plan import NetworkSpec
 
 
@@ -44,10 +45,11 @@ class UNet(nn.Module):
 
 def build_encoder(spec: NetworkSpec, channels: int) -> tuple[nn.ModuleList, tuple[int, ...]]:
     """The stages, finest first, and how many channels the map of each has."""
+    widths = (channels, *spec.features[1:]) if spec.kind == "resnet50" else spec.features
     stages = nn.ModuleList()
-    for stage, inputs in enumerate((channels, *spec.features[:-1])):
+    for stage, inputs in enumerate((channels, *widths[:-1])):
         stages.append(ENCODERS[spec.kind](spec, stage, inputs))
-    return stages, spec.features
+    return stages, widths
 
 
 def make_stage(ends: tuple[int, int], kernel: tuple[int, ...], stride: tuple[int, ...], convolutions: int, style: Style) -> nn.Sequential:
@@ -76,4 +78,4 @@ def _make_residual_stage(spec: NetworkSpec, stage: int, inputs: int) -> nn.Seque
     return nn.Sequential(*parts)
 
 
-ENCODERS = {"plain": _make_plain_stage, "residual_encoder": _make_residual_stage}
+ENCODERS = {"plain": _make_plain_stage, "residual_encoder": _make_residual_stage, "resnet50": make_resnet_stage}

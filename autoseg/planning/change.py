@@ -12,7 +12,7 @@ from autoseg.errors import InputError
 from autoseg.planning.check import KIND_FIELDS, check_plan, format_value, is_sound
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset
-from autoseg.records.plan import Configuration, ConfigurationName, MemoryEstimate, NetworkSpec, Plan
+from autoseg.records.plan import RESNET50, Configuration, ConfigurationName, MemoryEstimate, NetworkSpec, Plan
 
 FIXED_OF_PLAN = {  # why --set does not take a field
     "format_version": "it says how the file is to be read",
@@ -228,8 +228,8 @@ def _tell(reason: str, value: str) -> str:
 
 
 def _mark(old: Configuration, new: Configuration) -> Configuration:
-    """Notes what the user has changed; the kind's other field and the median shape follow."""
-    network = _clear_unused(new.network) if new.network.kind != old.network.kind else new.network
+    """Notes what the user has changed; what another kind of network needs and the median shape follow."""
+    network = _complete_kind(new.network) if new.network.kind != old.network.kind else new.network
     new = msgspec.structs.replace(new, network=network)
     changed, before, reasons = list_changed(old, new), list_values(old), dict(new.reasons)
     for name in changed:
@@ -243,8 +243,11 @@ def _mark(old: Configuration, new: Configuration) -> Configuration:
     )
 
 
-def _clear_unused(network: NetworkSpec) -> NetworkSpec:
-    unused = {field: () for kind, field in KIND_FIELDS.items() if kind != network.kind}
+def _complete_kind(network: NetworkSpec) -> NetworkSpec:
+    """Without the other kinds' fields; resnet50 brings its sizes, as public weights have no others."""
+    if network.kind == "resnet50":
+        return msgspec.structs.replace(RESNET50, dropout=network.dropout)
+    unused = {field: () for field in KIND_FIELDS.values() if field != KIND_FIELDS[network.kind]}
     return msgspec.structs.replace(network, **unused)
 
 

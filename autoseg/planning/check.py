@@ -10,11 +10,11 @@ from autoseg import __version__
 from autoseg.errors import InputError
 from autoseg.planning.needs import estimate_needs
 from autoseg.records.dataset import Dataset, count_outputs
-from autoseg.records.plan import AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan
+from autoseg.records.plan import RESNET50, AugmentationSpec, Configuration, LossSpec, NetworkSpec, Plan
 
 TIGHT = 0.95  # share of the memory beyond which an estimate leaves no room for what else runs on the device
 SHAPES = ("spacing", "median_shape", "patch_size")  # written 4x128x128, where other rows of numbers are 32,64,128
-KIND_FIELDS = {"plain": "convolutions", "residual_encoder": "blocks"}  # of NetworkSpec: the one that its kind uses
+KIND_FIELDS = {"plain": "convolutions", "residual_encoder": "blocks", "resnet50": "blocks"}  # of NetworkSpec: the one that its kind uses
 WITHOUT_REGIONS = ("weighted_ce",)  # losses whose formula needs classes that exclude each other
 SMALLER = "A smaller patch_size or batch_size, or fewer network.features."
 
@@ -127,6 +127,8 @@ def _find_faults(plan: Plan, dataset: Dataset) -> Iterator[Fault]:
 
 def _find_configuration_faults(configuration: Configuration, plan: Plan, dataset: Dataset) -> Iterator[Fault]:
     yield from _check_lengths(configuration, dataset)
+    if configuration.network.kind == "resnet50" and configuration.name != "instance_2d":
+        yield Fault("network.kind", "resnet50", "plain or residual_encoder; a resnet50 is the encoder of instance_2d alone")
     yield from _check_network(configuration.network)
     yield from _check_numbers(configuration)
     yield from find_loss_faults(configuration.loss, count_outputs(dataset.classes), dataset.regions)
@@ -170,6 +172,10 @@ def _format_field(value: tuple, field: str) -> str:
 
 def _check_network(network: NetworkSpec) -> Iterator[Fault]:
     strides, kernels = format_value(network.strides), format_value(network.kernel_sizes)
+    if network.kind == "resnet50":
+        sizes = ("strides", "features", "blocks")  # without the first stage, which is the image
+        for field in (name for name in sizes if getattr(network, name)[1:] != getattr(RESNET50, name)[1:]):
+            yield Fault(f"network.{field}", format_value(getattr(network, field)), f"{format_value(getattr(RESNET50, field))} for resnet50")
     if any(step != 1 for step in network.strides[0]):
         yield Fault("network.strides", strides, f"The first stage keeps the size: {'x'.join('1' for _ in network.strides[0])}")
     if any(step < 1 for stride in network.strides for step in stride):

@@ -76,7 +76,20 @@ def _list_residual(network: NetworkSpec, stage: int, inputs: int, voxels: int) -
     return shortcut + _chain(network, stage, (inputs, voxels), 2 * network.blocks[stage])
 
 
-ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual}
+def _list_bottleneck(network: NetworkSpec, stage: int, inputs: int, voxels: int) -> list[Convolution]:
+    """Of kind resnet50; its first stage is the image, its second one convolution of 7x7."""
+    outputs = network.features[stage]
+    if stage < 2:
+        return [_make_normalised(49, inputs, outputs, voxels)] if stage else []
+    found, width = [_make_normalised(1, inputs, outputs, voxels)], outputs // 4
+    for _ in range(network.blocks[stage]):
+        ends = ((1, inputs, width), (9, width, width), (1, width, outputs))
+        found += [_make_normalised(*end, voxels) for end in ends]
+        inputs = outputs
+    return found
+
+
+ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual, "resnet50": _list_bottleneck}
 
 
 def count_operations(network: NetworkSpec, patch: tuple[int, ...], channels: int, classes: int) -> float:

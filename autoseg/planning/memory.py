@@ -182,7 +182,8 @@ def _list_residual(work: Workload, stage: int, source: _Map, target: _Map) -> li
     return nodes
 
 
-ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual}
+# a block of three convolutions, two of them narrow, needs less than one of two wide ones
+ENCODERS = {"plain": _list_plain, "residual_encoder": _list_residual, "resnet50": _list_residual}
 
 
 def _list_blocks(work: Workload, ends: tuple[_Map, _Map], kernel: int, count: int, gradient: Gradient) -> list[_Node]:

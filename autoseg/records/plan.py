@@ -31,11 +31,13 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
     """A U-Net in numbers: one entry per stage, `strides` at the entry of the stage (the first all ones).
 
     The encoder of kind `plain` has `convolutions` per stage; that of kind `residual_encoder` one convolution as its stem and then `blocks`
-    per stage, each of two convolutions and a shortcut (He 2016, arXiv 1512.03385). The other of the two fields is empty. `dropout` is the
-    share of whole feature maps left out behind every convolution (Tompson 2015, arXiv 1411.4280).
+    per stage, each of two convolutions and a shortcut (He 2016, arXiv 1512.03385). The other of the two fields is empty. That of kind
+    `resnet50` is for Mask R-CNN in 2D and for public weights, RESNET50 below: its first stage is the image, `features` there are the
+    decoder's; its second has one convolution, and `blocks` of three convolutions count from the third on. `dropout` is the share of whole
+    feature maps left out behind every convolution (Tompson 2015, arXiv 1411.4280).
     """
 
-    kind: Literal["plain", "residual_encoder"]
+    kind: Literal["plain", "residual_encoder", "resnet50"]
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     features: tuple[int, ...]
@@ -44,6 +46,17 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
     decoder_convolutions: tuple[int, ...]
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: float = 0.0
+
+
+RESNET50 = NetworkSpec(  # sizes of the public weights (autoseg/networks/resnet.py)
+    kind="resnet50",
+    strides=((1, 1), *((2, 2),) * 5),
+    kernel_sizes=((3, 3),) * 6,
+    features=(32, 64, 256, 512, 1024, 2048),
+    blocks=(1, 1, 3, 4, 6, 3),
+    decoder_convolutions=(1,) * 5,
+    activation="relu",
+)
 
 
 class LossSpec(Record, frozen=True, kw_only=True):

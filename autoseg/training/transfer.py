@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoseg.networks.blocks import CONVOLUTIONS
 
 HEADS = "heads."
+ROWS = {HEADS: 0, "box_head.classes.": 0, "mask_head.masks.": 1}  # tensors with one row per output, and the first output they have
 BACKGROUND = ""  # the first output of every head; no class has this name
 
 
@@ -58,8 +59,8 @@ def copy_weights(network: nn.Module, names: Names, weights: dict[str, np.ndarray
             value = torch.from_numpy(np.array(weights[name])).to(target.device) if name in weights else None
             if value is not None and name == first:
                 value = _arrange_channels(value, names.channels, source.channels)
-            elif value is not None and name.startswith(HEADS):
-                value = _arrange_classes(value, target, names.outputs, source.outputs)
+            elif value is not None and (head := next((head for head in ROWS if name.startswith(head)), None)):
+                value = _arrange_classes(value, target, names.outputs[ROWS[head] :], source.outputs[ROWS[head] :])
             fits = value is not None and value.shape == target.shape
             (copied if fits else left).append(name)
             if fits:

@@ -2,8 +2,8 @@
 
 import msgspec
 import pytest
-from builders import make_configuration
-from planned_runs import make_dataset, make_plan, put
+from builders import make_configuration, make_detection_spec
+from planned_runs import GPU, make_dataset, make_plan, put
 
 from autoseg.errors import InputError
 from autoseg.planning.change import find_reason_key, list_changed, list_fields, list_values, parse_value, set_fields
@@ -11,7 +11,7 @@ from autoseg.planning.check import format_value
 from autoseg.planning.cost import count_operations
 from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
 from autoseg.records.base import decode, encode
-from autoseg.records.plan import MemoryEstimate, Plan
+from autoseg.records.plan import RESNET50, MemoryEstimate, Plan
 
 FULL = "configurations.3d_fullres."
 
@@ -314,3 +314,12 @@ def test_types_are_those_of_the_records():
     for field in list_fields(make_plan()).values():
         assert field.expected
     assert msgspec.convert("2d", list_fields(make_plan())["default_configuration"].type) == "2d"
+
+
+def test_resnet50_brings_its_own_sizes():
+    boxes = make_configuration(2, patch=64, name="instance_2d", detection=make_detection_spec(2, (0, 1)))
+    machine = msgspec.structs.replace(GPU, memory=8 * 10**9)
+    changed = set_fields(make_plan(boxes, machine=machine), {"configurations.instance_2d.network.kind": "resnet50"}, make_dataset(2))
+    after = changed.configurations[0]
+    assert msgspec.structs.replace(after.network, dropout=0.0) == RESNET50
+    assert {"network.kind", "network.strides", "network.features"} <= set(after.user_set)

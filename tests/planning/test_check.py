@@ -67,6 +67,8 @@ def test_plans_that_can_be_trained_pass():
         ({"network.blocks": [1, 1]}, "network.blocks", ["No entries", "no stage of kind residual_encoder"]),
         ({"network.kind": "residual_encoder"}, "network.blocks", ["2 entries"]),
         ({"network.kind": "residual_encoder", "network.blocks": [1, 1]}, "network.convolutions", ["no stage of kind plain"]),
+        ({"network.kind": "resnet50"}, "network.blocks", ["2 entries"]),
+        ({"network.kind": "resnet50", "network.blocks": [1, 1], "network.convolutions": []}, "network.kind", ["instance_2d alone"]),
         ({"network.decoder_convolutions": [1, 1]}, "network.decoder_convolutions", ["1 entry, one per stage but the deepest"]),
         ({"network.decoder_convolutions": [0]}, "network.decoder_convolutions", ["from 1 up"]),
         ({"mirror_axes": [0, 3]}, "mirror_axes", ["0,3", "0, 1, 2"]),

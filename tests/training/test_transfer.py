@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import make_network_spec
+from builders import make_detection_spec, make_network_spec
 
 from autoseg.networks.build import build_network, export_weights
 from autoseg.training.transfer import HEADS, Names, copy_weights
@@ -65,3 +65,19 @@ def test_what_has_another_shape_stays_fresh_and_is_named():
 def test_nothing_fits_another_network(features):
     names = Names(("T1",), ("liver",))
     assert all(name.startswith(HEADS) for name in transfer(names, names, features=features)[3].copied)
+
+
+def test_a_mask_rcnn_s_heads_go_by_class_too():
+    """The box head has a row for the background, the mask head has none."""
+    spec, detection = make_network_spec(2, (4, 8, 8)), make_detection_spec(2, (1, 2))
+    names, source = Names(("T1",), ("tumour", "liver")), Names(("T1",), ("liver", "spleen", "bone"))
+    old, network = build_network(spec, 1, 4, 1, detection), build_network(spec, 1, 3, 2, detection)
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    told = copy_weights(network, names, export_weights(old), source)
+    assert told.left == ()
+    classes, masks = "box_head.classes.weight", "mask_head.masks.weight"
+    before, new = old.state_dict(), network.state_dict()
+    assert torch.equal(new[classes][[0, 2]], before[classes][[0, 1]])
+    assert torch.equal(new[classes][1], fresh[classes][1])
+    assert torch.equal(new[masks][1], before[masks][0])
+    assert torch.equal(new[masks][0], fresh[masks][0])
