@@ -1,10 +1,11 @@
 """What a training step makes small: the loss of a batch, by what the network shall give."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoseg.networks.boxes import grow_boxes
 from autoseg.networks.detector import Dense, Detector
@@ -23,42 +24,45 @@ POSITIVE_SHARE = 0.5  # of the anchors, at most
 BOUNDARY_LOSS = LossSpec(name="dice_ce", dice_weight=0.5, cross_entropy_weight=0.5, deep_supervision=False)
 
 
-def compute_objective(
-    network: Callable[[Tensor], Any], batch: Batch, configuration: Configuration, compute: Compute, distribution: Distribution = ALONE
-) -> Tensor:
-    """The loss of a batch, with its graph; `network` is its forward pass, for objects the Detector itself."""
-    return OBJECTIVES[configuration.product](network, batch, configuration, compute, distribution)
+@dataclass(frozen=True)
+class Step:
+    """What a loss is made from: the network and its answer to a batch."""
+
+    network: nn.Module
+    answer: Any
+    batch: Batch
+    configuration: Configuration
+    compute: Compute
+    distribution: Distribution = ALONE
 
 
-def _compute_classes(
-    network: Callable[[Tensor], Any], batch: Batch, configuration: Configuration, compute: Compute, distribution: Distribution
-) -> Tensor:
-    with compute.autocast():
-        logits = network(batch.images)
-    return compute_loss(logits, batch.labels, configuration.loss, configuration.batch_dice, batch.regions, distribution)
+def compute_objective(step: Step) -> Tensor:
+    """The loss of a batch, with its graph."""
+    return OBJECTIVES[step.configuration.product](step)
 
 
-def _compute_boundaries(
-    network: Callable[[Tensor], Any], batch: Batch, configuration: Configuration, compute: Compute, distribution: Distribution
-) -> Tensor:
-    with compute.autocast():
-        logits = network(batch.images)
+def _compute_classes(step: Step) -> Tensor:
+    batch, configuration = step.batch, step.configuration
+    return compute_loss(step.answer, batch.labels, configuration.loss, configuration.batch_dice, batch.regions, step.distribution)
+
+
+def _compute_boundaries(step: Step) -> Tensor:
+    logits, batch, configuration = step.answer, step.batch, step.configuration
     labels = make_boundary_labels(batch.labels, _get_tables(batch), logits[0].shape[1] - 2)
-    return compute_loss(logits, labels, configuration.loss, configuration.batch_dice, None, distribution)
+    return compute_loss(logits, labels, configuration.loss, configuration.batch_dice, None, step.distribution)
 
 
-def _compute_objects(network: Detector, batch: Batch, configuration: Configuration, compute: Compute, _: Distribution) -> Tensor:
+def _compute_objects(step: Step) -> Tensor:
     """The four losses of a Mask R-CNN and its boundary head, all of weight 1."""
-    detection = configuration.detection
-    assert detection is not None  # it makes the product
+    network, dense, batch, detection = step.network, step.answer, step.batch, step.configuration.detection
+    assert isinstance(network, Detector)
+    assert detection is not None
     objects, ids = find_boxes(batch.labels, _get_tables(batch), batch.object_voxels)
-    with compute.autocast():
-        dense = network(batch.images)
-    proposals = [boxes for boxes, _ in network.propose(dense, configuration.patch_size)]
+    proposals = [boxes for boxes, _ in network.propose(dense, step.configuration.patch_size)]
     examples = draw_box_examples(proposals, objects, ids, detection)
     masked = examples.list_positive(detection.mask_samples, len(ids))
     grown = grow_boxes(masked.boxes)
-    with compute.autocast():
+    with step.compute.autocast():
         logits, deltas = network.classify(dense.features, examples.boxes, examples.images)
         masks = network.draw_masks(dense.features, grown, masked.images)
     targets = sample_mask_targets(ids, grown, masked.images, objects.ids[masked.matches], tuple(masks.shape[2:]))
@@ -103,7 +107,7 @@ def _get_tables(batch: Batch) -> Tables:
     return batch.object_classes
 
 
-OBJECTIVES: dict[Product, Callable[..., Tensor]] = {
+OBJECTIVES: dict[Product, Callable[[Step], Tensor]] = {
     "classes": _compute_classes,
     "boundaries": _compute_boundaries,
     "objects": _compute_objects,

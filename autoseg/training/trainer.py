@@ -18,7 +18,7 @@ from autoseg.records.plan import Configuration, OptimizerSpec
 from autoseg.records.training import Course, TrainingSettings
 from autoseg.training.checkpoints import TrainingState
 from autoseg.training.loader import Batch, Loader
-from autoseg.training.objectives import compute_objective
+from autoseg.training.objectives import Step, compute_objective
 from autoseg.training.schedule import bring_to_end, compute_course_average, compute_course_factor
 
 MOST_BAD_STEPS = 3  # in a row with a loss or gradient that is not finite
@@ -151,7 +151,10 @@ def take_step(state: TrainingState, batches: Sequence[Batch], configuration: Con
     forward = state.forward if state.forward is not None else state.network
     parts = []
     for batch in batches:
-        loss = compute_objective(forward, batch, configuration, compute, state.distribution) / len(batches)
+        with compute.autocast():
+            answer = forward(batch.images)
+        step = Step(state.network, answer, batch, configuration, compute, state.distribution)
+        loss = compute_objective(step) / len(batches)
         state.scaler.scale(loss).backward()
         parts.append(loss.detach())
     return _update(state, torch.stack(parts).sum(), configuration.optimizer.gradient_clip, compute)

@@ -15,7 +15,7 @@ from autoseg.training import objectives
 from autoseg.training.examples import COPIES, draw_box_examples, jitter_boxes
 from autoseg.training.loader import Batch
 from autoseg.training.losses import compute_loss
-from autoseg.training.objectives import compute_objective
+from autoseg.training.objectives import Step, compute_objective
 from autoseg.training.targets import find_boxes, make_boundary_labels
 
 torch.set_num_threads(1)
@@ -39,7 +39,9 @@ def build(configuration, classes=3):
 
 def compute(network, batch, configuration, seed=0, device=CPU):
     torch.manual_seed(seed)
-    return compute_objective(network, batch, configuration, device)
+    with device.autocast():
+        answer = network(batch.images)
+    return compute_objective(Step(network, answer, batch, configuration, device))
 
 
 @pytest.mark.parametrize("counts", [(5, 7), (0, 4), (0, 0)])
