@@ -170,5 +170,5 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="DIR", default="autoseg_demo")
+    parser.add_argument("-o", "--output", metavar="DIR", default="", help="autoseg_demo, or autoseg_demo_instance, if not given")
     parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")

@@ -213,12 +213,12 @@ def predict_cases(
         label_pattern=header.label_pattern,
         cases=(),
     )
-    kept = _keep_finished(output, manifest)
+    kept = _keep_finished(output, manifest, options.preview)
     progress.start("Predicting", len(scans))
     try:
         for reading in _read_ahead(scans, kept, header):
             entry = kept.get(reading.case)
-            if entry is None or reading.volume is not None or options.probabilities or options.preview:
+            if entry is None or reading.volume is not None or options.probabilities:
                 entry = _predict_case(predictor, reading, output, options, progress)
             manifest = msgspec.structs.replace(manifest, cases=(*manifest.cases, entry))
             with name_full_disk(output):
@@ -232,8 +232,8 @@ def predict_cases(
     return manifest
 
 
-def _keep_finished(output: Path, manifest: Predictions) -> dict[str, PredictedCase]:
-    """Entries of an earlier manifest of the same model whose masks are untouched."""
+def _keep_finished(output: Path, manifest: Predictions, with_preview: bool) -> dict[str, PredictedCase]:
+    """Entries of an earlier manifest of the same model whose masks are untouched, and that have a preview where one is wanted."""
     try:
         earlier = load_record(Predictions, output / MANIFEST)
     except InputError:
@@ -243,7 +243,13 @@ def _keep_finished(output: Path, manifest: Predictions) -> dict[str, PredictedCa
     done = [case for case in earlier.cases if case.state == "done" and (output / case.mask).is_file()]
     if manifest.task == "instance":
         done = [case for case in done if (output / get_list_name(case.case)).is_file()]
+    if with_preview:
+        done = [case for case in done if _get_preview(output, case.case).is_file()]
     return {case.case: case for case in done if digest_files([output / case.mask]) == case.mask_digest}
+
+
+def _get_preview(output: Path, case: str) -> Path:
+    return output / f"{case}_preview.png"
 
 
 def _is_same_scan(entry: PredictedCase, paths: tuple[Path, ...]) -> bool:
@@ -281,10 +287,10 @@ def _read_ahead(scans: Scans, kept: dict[str, PredictedCase], header: ModelHeade
 
 
 def _predict_case(predictor: Predictor, reading: Reading, output: Path, options: PredictOptions, progress: Progress) -> PredictedCase:
-    """One scan; an old mask of this case, and its list, are removed first, so that a failure cannot leave them behind."""
+    """One scan; an old mask of this case, its list and its preview are removed first, so that a failure cannot leave them behind."""
     case, paths = reading.case, reading.paths
     mask = output / get_mask_name(case, paths[0])
-    for old in (mask, output / get_list_name(case)):
+    for old in (mask, output / get_list_name(case), _get_preview(output, case)):
         old.unlink(missing_ok=True)
     entry = PredictedCase(case=case, scan=str(paths[0]), mask=mask.name, scan_digest="", mask_digest="", state="failed")
     try:
@@ -295,7 +301,7 @@ def _predict_case(predictor: Predictor, reading: Reading, output: Path, options:
         labels = write(predictor, scan, mask, case, options)
         if options.preview:
             with name_full_disk(output):
-                write_bytes(output / f"{case}_preview.png", draw_outlines(scan.array, labels, scan.grid.spacing))
+                write_bytes(_get_preview(output, case), draw_outlines(scan.array, labels, scan.grid.spacing))
     except CasesFailed:
         raise
     except AutosegError as error:

@@ -17,14 +17,20 @@ def draw_outlines(image: np.ndarray, ids: np.ndarray, spacing: tuple[float, ...]
     Three channels are taken as colours, else the first is grey. Of a volume, per axis the slice that cuts most objects, in the proportions
     of `spacing` (array order).
     """
+    return encode_png(paint_outlines(image, ids, spacing, find_busiest(ids)))
+
+
+def paint_outlines(image: np.ndarray, ids: np.ndarray, spacing: tuple[float, ...], places: tuple[int, ...]) -> np.ndarray:
+    """The picture as (y, x, colour) uint8; `places` is the slice shown along each axis of a volume."""
     shown = image if len(image) == 3 else image[:1]
     low, high = np.quantile(shown, (0.005, 0.995))
     grey = np.clip((shown - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
     colours = np.broadcast_to(grey, (3, *ids.shape))
-    panels = [_draw_slice(np.moveaxis(flat, 0, -1), numbers, steps) for flat, numbers, steps in _cut(colours, ids, spacing)]
+    slices = _cut(colours, ids, spacing, places)
+    panels = [_draw_slice(np.moveaxis(flat, 0, -1), numbers, steps) for flat, numbers, steps in slices]
     height = max(len(panel) for panel in panels)
     framed = [np.pad(panel, ((0, height - len(panel)), (0, GAP), (0, 0))) for panel in panels]
-    return encode_png(np.concatenate(framed, axis=1)[:, :-GAP])
+    return np.concatenate(framed, axis=1)[:, :-GAP]
 
 
 def find_busiest(ids: np.ndarray) -> tuple[int, ...]:
@@ -37,12 +43,14 @@ def find_busiest(ids: np.ndarray) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _cut(image: np.ndarray, ids: np.ndarray, spacing: tuple[float, ...]) -> list[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
+def _cut(
+    image: np.ndarray, ids: np.ndarray, spacing: tuple[float, ...], places: tuple[int, ...]
+) -> list[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
     """Slices of image and ids with their spacing: one per axis of a volume, a flat image as it is."""
     if ids.ndim == 2:
         return [(image, ids, spacing)]
     slices = []
-    for axis, index in enumerate(find_busiest(ids)):
+    for axis, index in enumerate(places):
         steps = tuple(step for other, step in enumerate(spacing) if other != axis)
         slices.append((image.take(index, axis=axis + 1), ids.take(index, axis=axis), steps))
     return slices

@@ -1,10 +1,13 @@
-"""The picture of a result: slices of a scan with the outlines of its masks, in true proportions."""
+"""The picture of a result: slices of a scan with the outlines of its masks, or of its objects, in true proportions."""
 
 from io import BytesIO
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from autoseg.report.outlines import find_busiest, paint_outlines
+
+PANEL = 5.0  # inches: width of a panel of objects
 COLOURS = ("tab:red", "tab:cyan", "tab:orange", "tab:green", "tab:purple", "tab:pink", "tab:olive", "tab:brown")
 
 
@@ -39,6 +42,26 @@ def draw_overlay(image: np.ndarray, masks: dict[str, np.ndarray], spacing: tuple
         row[0].set_title(mask_name, loc="left", fontsize=10)
     handles = [figure.gca().plot([], [], color=COLOURS[i % len(COLOURS)], label=name)[0] for i, name in enumerate(names[:12])]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=9)
+    return _save(figure, title)
+
+
+def draw_objects(image: np.ndarray, maps: dict[str, np.ndarray], spacing: tuple[float, ...], title: str) -> bytes:
+    """A PNG: one column per map (name → numbers of objects, on the image's voxels), each with the outlines of its own objects.
+
+    image (channel, y, x), or (channel, z, y, x), of which the slices that cut most objects of the first map are shown.
+    """
+    places = find_busiest(next(iter(maps.values())))
+    panels = {name: paint_outlines(image, ids, spacing, places) for name, ids in maps.items()}
+    height, width = next(iter(panels.values())).shape[:2]
+    figure = Figure(figsize=(PANEL * len(panels), PANEL * height / width + 0.6), layout="constrained")
+    for place, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        place.imshow(panel)
+        place.set_title(f"{name}: {np.count_nonzero(np.bincount(maps[name].ravel())[1:])} objects", loc="left", fontsize=10)
+        place.set_axis_off()
+    return _save(figure, title)
+
+
+def _save(figure: Figure, title: str) -> bytes:
     figure.suptitle(title, fontsize=11)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=110)

@@ -1,12 +1,15 @@
 """`autoseg demo`: the whole way on made-up scans, here smaller and shorter than a user's."""
 
+import csv
 import functools
+import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from whole_way import MODEL, SHAPE, read_array
 
+from autoseg.arrays.phantoms import Balls
 from autoseg.commands import demo as demo_module
 from autoseg.commands.demo import demo, make_scans
 from autoseg.errors import InputError
@@ -14,13 +17,30 @@ from autoseg.io.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a demo that went the whole way on six small scans."""
-    folder = tmp_path_factory.mktemp("demo")
+def _small():
+    """Few small scans and cells, and seconds of training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_module, "make_scans", functools.partial(make_scans, cases=6, shape=SHAPE))
+        patch.setattr(demo_module, "IMAGES", 6)
+        patch.setattr(demo_module, "IMAGE_SHAPE", (64, 72))
+        patch.setattr(demo_module, "CELLS", Balls((5, 8), (5.0, 10.0)))
         patch.setattr(demo_module, "MINUTES", 0.15)
-        demo(folder)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, _small):
+    """The folder of a demo that went the whole way on six small scans."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_cells(tmp_path_factory, _small):
+    """The folder of a demo that went the whole way on six small images of cells."""
+    folder = tmp_path_factory.mktemp("demo_instance")
+    demo(folder, "instance")
     return folder
 
 
@@ -40,11 +60,30 @@ def test_a_few_seconds_of_training_find_more_than_nothing(finished):
     assert overlap > 0.3
 
 
-def test_the_demo_repeated_does_nothing_twice(finished, monkeypatch):
-    monkeypatch.setattr(demo_module, "make_scans", functools.partial(make_scans, cases=6, shape=SHAPE))
-    files = [path for path in finished.rglob("*") if path.suffix in (".gz", ".safetensors", ".b2nd")]
+def test_the_whole_way_of_cells_leaves_maps_lists_previews_scores_and_a_picture(finished_cells):
+    run, masks = RunFolder(finished_cells / "run"), finished_cells / "masks"
+    validated = run.load_splits().folds[0].validation
+    assert (run.load_dataset().task, len(run.load_dataset().cases)) == ("instance", 6)
+    assert (finished_cells / "run" / "models" / "instance_2d" / "fold_0" / "model.json").is_file()
+    for case in validated:
+        listed = json.loads((masks / f"{case}_objects.json").read_text())["objects"]
+        assert set(np.unique(read_array(masks / f"{case}.png"))) - {0} == {one["id"] for one in listed if not one.get("rle")}
+        assert {one["class"] for one in listed} <= {"cell"}
+        assert sitk.ReadImage(str(masks / f"{case}_preview.png")).GetSize()[0] > 100
+    assert {row["case"] for row in csv.DictReader((masks / "objects.csv").open())} <= set(validated)
+    scores = json.loads((masks / "scores.json").read_text())
+    assert (scores["task"], {row["case"] for row in scores["cases"]}) == ("instance", set(validated))
+    assert sum(row["objects_reference"] for row in scores["cases"]) >= 5
+    width, height = sitk.ReadImage(str(finished_cells / "result.png")).GetSize()
+    assert width > 1.5 * height
+
+
+@pytest.mark.parametrize(("folder", "task"), [("finished", "semantic"), ("finished_cells", "instance")])
+def test_the_demo_repeated_does_nothing_twice(folder, task, request):
+    finished = request.getfixturevalue(folder)
+    files = [path for path in finished.rglob("*") if path.suffix in (".gz", ".png", ".safetensors", ".b2nd") and path.name != "result.png"]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert demo(finished) == finished / "result.png"
+    assert demo(finished, task) == finished / "result.png"
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
@@ -63,6 +102,22 @@ def test_the_made_up_scans_lie_on_oblique_mirrored_and_uneven_grids(scans):
     assert all(sitk.ReadImage(str(path)).GetSpacing()[2] > 1.4 for path in (scans / "images").iterdir())
 
 
-def test_the_demo_of_instances_is_refused_until_it_is_built(tmp_path):
-    with pytest.raises(InputError, match="instances"):
-        demo(tmp_path, "instance")
+def test_the_folder_of_the_other_demo_is_left_alone(finished):
+    with pytest.raises(InputError, match="demo of the task semantic") as caught:
+        demo(finished, "instance")
+    assert "-o ANOTHER_FOLDER" in caught.value.todo
+    assert not (finished / "cells").exists()
+
+
+def test_a_task_without_a_demo_is_refused_with_those_that_have_one(tmp_path):
+    with pytest.raises(InputError, match="'panoptic'") as caught:
+        demo(tmp_path, "panoptic")
+    assert "semantic, instance" in caught.value.why
+
+
+def test_each_task_has_a_folder_of_its_own(autoseg, monkeypatch):
+    asked = []
+    monkeypatch.setattr(demo_module, "_refuse_other_task", lambda run, task: asked.append((str(run.parent), task)) or 1 / 0)
+    for words in ((), ("--task", "instance"), ("--task", "instance", "-o", "mine")):
+        assert autoseg("demo", *words).code == 1
+    assert asked == [("autoseg_demo", "semantic"), ("autoseg_demo_instance", "instance"), ("mine", "instance")]

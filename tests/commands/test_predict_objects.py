@@ -166,6 +166,23 @@ def test_a_preview_outlines_every_object(autoseg, seeing, cells, tmp_path):
         assert coloured[y.min() * factor : y.max() * factor + factor, x.min() * factor : x.max() * factor + factor].any()
 
 
+def test_a_preview_that_is_wanted_later_is_made_and_no_old_one_is_left(autoseg, seeing, cells, tmp_path):
+    folder, _ = cells
+    words, out = ("predict", seeing, folder, "-o", tmp_path / "out", "--device", "cpu"), tmp_path / "out"
+    assert autoseg(*words).code == 0
+    assert not (out / "a_preview.png").exists()
+    assert autoseg(*words, "--preview").code == 0
+    files = [path for path in out.iterdir() if path.suffix == ".png"]
+    assert {path.name for path in files} == {f"{case}{part}.png" for case in ("a", "b", "empty") for part in ("", "_preview")}
+    times = {path: path.stat().st_mtime_ns for path in files}
+    assert autoseg(*words, "--preview").code == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == times
+    (folder / "a.png").write_bytes((folder / "b.png").read_bytes())
+    assert autoseg(*words).code == 0
+    assert not (out / "a_preview.png").exists()
+    assert (out / "b_preview.png").stat().st_mtime_ns == times[out / "b_preview.png"]
+
+
 def test_probabilities_of_classes_are_refused(autoseg, seeing, cells, tmp_path):
     answer = autoseg("predict", seeing, cells[0], "-o", tmp_path / "out", "--device", "cpu", "--probabilities")
     assert answer.code == 2

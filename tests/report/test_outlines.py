@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autoseg.report.outlines import draw_outlines, encode_png, find_busiest, find_outlines, make_colours
+from autoseg.report.outlines import draw_outlines, encode_png, find_busiest, find_outlines, make_colours, paint_outlines
 
 
 def read_png(data, folder):
@@ -62,6 +62,16 @@ def test_a_volume_shows_three_slices_in_true_proportions(tmp_path):
     picture = read_png(draw_outlines(np.ones((1, *ids.shape), np.float32), ids, (4.0, 1.0, 1.0)), tmp_path)
     assert picture.shape[0] == 40 * 8
     assert picture.shape[1] == 50 * 8 + 50 * 8 + 40 * 8 + 16
+
+
+def test_another_maps_slices_can_be_shown():
+    ids = np.zeros((10, 40, 50), int)
+    ids[4, 10:20, 10:20] = 1
+    image = np.ones((1, *ids.shape), np.float32)
+    seen, missed = (paint_outlines(image, ids, (1.0, 1.0, 1.0), places) for places in ((4, 15, 15), (5, 25, 25)))
+    assert seen.shape == missed.shape
+    assert (seen.max(axis=2) != seen.min(axis=2)).any()
+    assert not (missed.max(axis=2) != missed.min(axis=2)).any()
 
 
 def test_an_empty_map_has_a_picture_too(tmp_path):

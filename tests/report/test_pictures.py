@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autoseg.report.curves import Curve, draw_curves
-from autoseg.report.overlay import choose_slices, draw_overlay
+from autoseg.report.overlay import choose_slices, draw_objects, draw_overlay
 
 
 def check_png(data: bytes) -> tuple[int, int]:
@@ -50,6 +50,19 @@ def test_an_overlay_is_a_png_that_grows_with_its_masks(shape, spacing):
 
 def test_a_constant_image_without_any_object_is_still_a_picture():
     check_png(draw_overlay(np.zeros((4, 4, 4)), {"reference": np.zeros((4, 4, 4), int)}, (1.0, 1.0, 1.0), ("a",), "empty"))
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((1, 40, 50), (1.0, 1.0)), ((3, 40, 50), (1.0, 1.0)), ((1, 8, 40, 50), (3.0, 1.0, 1.0))])
+def test_the_objects_of_two_maps_are_shown_side_by_side(shape, spacing):
+    image = np.random.default_rng(0).normal(size=shape)
+    ids = np.zeros(shape[1:], np.int32)
+    ids[..., 5:20, 5:20], ids[..., 5:20, 20:45] = 1, 2
+    alone = check_png(draw_objects(image, {"reference": ids}, spacing, "A"))
+    pair = draw_objects(image, {"reference": ids, "prediction": ids * 0}, spacing, "A")
+    width, height = check_png(pair)
+    assert width == 2 * alone[0]
+    assert abs(height - alone[1]) <= 1
+    assert pair != draw_objects(image, {"reference": ids, "prediction": ids * (ids == 1)}, spacing, "A")
 
 
 @pytest.mark.parametrize("scores", [(), (Curve("tumour", (10,), (0.5,)), Curve("edema", (10, 20), (0.1, 0.9)))])
