@@ -109,7 +109,7 @@ def _prepare(arguments: argparse.Namespace, progress: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace, progress: Any) -> None:
-    from autoseg.commands.fold import Distribution, TrainOptions
+    from autoseg.commands.job import Distribution, TrainOptions
     from autoseg.commands.train import train
 
     options = TrainOptions(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from machine import save
 
-from autoseg.commands.fold import Job, TrainOptions, make_loader
+from autoseg.commands.job import Job, TrainOptions, make_loader
 from autoseg.commands.plan import PlanOptions, plan
 from autoseg.commands.prepare import prepare
 from autoseg.io.run_folder import RunFolder, choose_configuration

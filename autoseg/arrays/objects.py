@@ -194,3 +194,12 @@ def draw_ids(ids: np.ndarray, most: int, count: int, generator: np.random.Genera
     own = np.split(places[np.argsort(numbers, kind="stable")], np.cumsum(counts)[:-1])
     chosen = range(len(found)) if len(found) <= most else sorted(generator.choice(len(found), most, replace=False))
     return {int(found[index]): draw_places(own[index], ids.shape, count, generator) for index in chosen}
+
+
+def count_ids(ids: np.ndarray, most: int) -> tuple[int, ...]:
+    """The voxels of each of the ids 1 … `most` in a map of ids.
+
+    >>> count_ids(np.array([0, 3, 1, 1, -1]), 3)
+    (2, 0, 1)
+    """
+    return tuple(np.bincount(ids[ids > 0].ravel(), minlength=most + 1)[1 : most + 1].tolist())

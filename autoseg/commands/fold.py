@@ -1,172 +1,27 @@
-"""One fold in training: what its steps need, and what happens between them."""
+"""One fold in training: what happens between its steps."""
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 
-from autoseg.arrays.labels import list_painted, make_membership
-from autoseg.errors import InputError
-from autoseg.evaluation.overlap import count_joint, score_case
-from autoseg.evaluation.summary import summarise
-from autoseg.inference.export import choose_classes
-from autoseg.inference.sliding_window import compute_probabilities, predict_logits
+from autoseg.commands.job import Job
+from autoseg.commands.validate import Metric, get_metric, validate_cases
 from autoseg.io.files import load_record, save_record, write_bytes
-from autoseg.io.machine import count_cores
-from autoseg.io.run_folder import FoldFolder, RunFolder
-from autoseg.io.store import Store
 from autoseg.networks.devices import Compute
-from autoseg.progress import Progress
 from autoseg.records.base import digest_of
-from autoseg.records.dataset import Dataset, list_parts
-from autoseg.records.plan import Configuration, Plan, Product, count_network_outputs
 from autoseg.records.prepared import PreparedCase
-from autoseg.records.splits import Fold
-from autoseg.records.training import Course, RecipeName, TrainingSettings, TrainingStatus
+from autoseg.records.training import Course, TrainingSettings, TrainingStatus
 from autoseg.report.curves import Curve, draw_curves
 from autoseg.training.alarms import find_alarms, is_stagnant
 from autoseg.training.checkpoints import TrainingState, save_checkpoint
-from autoseg.training.distribution import ALONE, Distribution
-from autoseg.training.loader import Loader
 from autoseg.training.log import format_log, read_log
-from autoseg.training.reference_loader import ReferenceLoader
-from autoseg.training.reference_recipe import refuse_only_ours
-from autoseg.training.sampling import Sampler
-from autoseg.training.schedule import make_course
 from autoseg.training.signals import StopRequest
 from autoseg.training.trainer import PACE_STEPS, EpochRow, Pace, Validation
 
-VALIDATION_CASES = 3  # followed during the training; all are scored at its end
 CURVES_SECONDS = 60.0
 SURPRISE = 0.2  # share by which a step may take more or less than planned before it is told
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How long and on what to train; the plan decides what is not given.
-
-    `patience` ends a training after as many validations without a new best mean Dice; `init` is a model to start from; `extend` adds steps
-    to a finished fold. `gpus` are numbers of those visible to this process (empty: all); `distribution` is this process's place among those
-    that torchrun started.
-    """
-
-    minutes: float | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
-    overwrite: bool = False
-    workers: int | None = None
-    patience: int | None = None
-    init: str | Path | None = None
-    extend: int | None = None
-    augmentation: RecipeName = "autoseg"
-    gpus: tuple[int, ...] = ()
-    distribution: Distribution = ALONE
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fold to train: everything that its steps need."""
-
-    run: RunFolder
-    plan: Plan
-    dataset: Dataset
-    configuration: Configuration
-    number: int
-    fold: Fold
-    folder: FoldFolder
-    store: Store
-    options: TrainOptions
-    progress: Progress
-
-    @property
-    def channels(self) -> int:
-        return len(self.dataset.channels)
-
-    @property
-    def classes(self) -> int:
-        """Channels of the network's answer."""
-        return count_network_outputs(self.configuration, self.dataset.classes)
-
-
-def take_up(job: Job, settings: TrainingSettings) -> Job:
-    """The job with what its settings have fixed."""
-    return replace(job, configuration=settings.configuration, options=replace(job.options, augmentation=settings.recipe))
-
-
-def load_course(folder: FoldFolder) -> Course:
-    """The course that was written, or the one that the settings foresee."""
-    if folder.course.is_file():
-        return load_record(Course, folder.course)
-    return make_course(load_record(TrainingSettings, folder.settings).steps)
-
-
-def make_loader(job: Job, compute: Compute, seed: int) -> Loader:
-    """Makes the batches of a fold, or this process's part of them, by the recipe asked for."""
-    sampler, options = Sampler(job.fold.training, job.store.load, job.configuration, seed), job.options
-    by_region = job.configuration.product == "classes" and job.dataset.regions
-    table = torch.from_numpy(make_membership(job.dataset.classes)).to(compute.device) if by_region else None
-    cores = max(1, count_cores() // options.distribution.size)
-    if options.augmentation == "autoseg":
-        return Loader(job.store, sampler, compute, table, 1 if compute.device == "cpu" else cores, options.distribution)
-    _refuse_objects(job.configuration)
-    refuse_only_ours(job.configuration.augmentation)
-    return ReferenceLoader(job.store, sampler, compute, table, options.workers or cores, options.distribution, job.progress.warn)
-
-
-def _refuse_objects(configuration: Configuration) -> None:
-    if configuration.product != "classes":
-        raise InputError(
-            "The recipe of batchgenerators is not for objects.",
-            f"{configuration.name} learns from numbers of objects, which that recipe does not keep apart.",
-            todo="Train with --augmentation autoseg.",
-        )
-
-
-def load_followed_cases(job: Job) -> list[PreparedCase]:
-    """A few validation cases, evenly taken from the sorted list."""
-    names = job.fold.validation
-    count = min(VALIDATION_CASES, len(names))
-    return [job.store.load(names[index * len(names) // count]) for index in range(count)]
-
-
-def validate_cases(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
-    """Scores by class of whole prepared cases, on the network's own grid."""
-    return VALIDATIONS[job.configuration.product](network, cases, job, compute)
-
-
-def _validate_classes(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
-    """Dice by class."""
-    classes, rows, foreground, voxels = job.dataset.classes, [], 0, 0
-    painted = list_painted(classes)
-    for case in cases:
-        box = tuple((0, size) for size in case.geometry.prepared_shape)
-        logits = predict_logits(network, job.store.read_image(case.case, box), case.background, job.configuration, compute, mirror=False)
-        chosen = choose_classes(compute_probabilities(logits, job.dataset.regions), job.dataset.regions)
-        predicted = painted[chosen.numpy()]
-        joint = count_joint(predicted, job.store.read_label(case.case, box), len(list_parts(classes)))
-        rows += score_case(case.case, joint, classes, None)
-        foreground, voxels = foreground + int(np.count_nonzero(predicted)), voxels + predicted.size
-    scores = summarise(rows, classes)
-    return Validation({name: intervals["dice"].mean for name, intervals in scores.classes.items()}, foreground / max(1, voxels))
-
-
-def _validate_objects(network: torch.nn.Module, cases: list[PreparedCase], job: Job, compute: Compute) -> Validation:
-    """Nothing is measured yet; a share of foreground above 0 says that nothing is known to be amiss."""
-    return Validation({}, 1.0)
-
-
-VALIDATIONS: dict[Product, Callable[[torch.nn.Module, list[PreparedCase], Job, Compute], Validation]] = {
-    "classes": _validate_classes,
-    "objects": _validate_objects,
-    "boundaries": _validate_objects,
-}
 
 
 @dataclass
@@ -188,6 +43,10 @@ class FoldHooks:
         return [label.name for label in self.job.dataset.classes]
 
     @property
+    def metric(self) -> Metric:
+        return get_metric(self.job.configuration)
+
+    @property
     def compute(self) -> Compute:
         """The precision of the settings, or the safer one of a rescue."""
         precision = self.course.rescue.precision if self.course.rescue else self.settings.precision
@@ -195,7 +54,7 @@ class FoldHooks:
 
     def recall(self, step: int) -> None:
         """Takes up the rows, alarms and skipped cases of a training that goes on after `step`."""
-        self.rows = read_log(self.job.folder.log, self.names, step) if step else []
+        self.rows = read_log(self.job.folder.log, self.names, self.metric.name, step) if step else []
         for count in range(len(self.rows)):
             self.alarms |= find_alarms(self.rows[: count + 1], self.course.end)
         if self.job.folder.status.is_file():
@@ -226,10 +85,10 @@ class FoldHooks:
         return self.job.options.distribution.any(all(row.foreground is not None for row in self.rows if row.step == step))
 
     def finish_validation(self, step: int, validation: Validation) -> None:
-        row = replace(self.rows[-1], validation=validation.dice, foreground=validation.foreground)
+        row = replace(self.rows[-1], validation=validation.scores, foreground=validation.foreground)
         self.rows[-1] = row
-        score = f"{row.mean_dice:.3f}" if row.mean_dice is not None else "not defined"
-        self.job.progress.detail(f"epoch {row.epoch}: validation Dice {score}")
+        score = f"{row.mean_score:.3f}" if row.mean_score is not None else "not defined"
+        self.job.progress.detail(f"epoch {row.epoch}: validation {self.metric.title} {score}")
         found = find_alarms(self.rows, self.course.end)
         for name in found.keys() - self.alarms.keys():
             self.job.progress.warn(found[name], event="alarm", name=name)
@@ -237,7 +96,7 @@ class FoldHooks:
         self.write_log(row)
 
     def write_log(self, row: EpochRow) -> None:
-        write_bytes(self.job.folder.log, format_log(self.rows, self.names).encode())
+        write_bytes(self.job.folder.log, format_log(self.rows, self.names, self.metric.name).encode())
         self.write_status("training", row.step, row.seconds, row.loss)
         if time.monotonic() - self.drawn > CURVES_SECONDS or row.step == self.course.end:
             self.draw()
@@ -249,7 +108,7 @@ class FoldHooks:
         scores = [[(row.step, row.validation[n]) for row in self.rows if row.validation.get(n) is not None] for n in self.names]
         curves = [Curve(n, [s for s, _ in points], [float(v or 0) for _, v in points]) for n, points in zip(self.names, scores) if points]
         title = f"{self.job.configuration.name}, fold {self.job.number}"
-        picture = draw_curves(Curve("loss", *_columns(loss)), Curve("rate", *_columns(rate)), curves, title)
+        picture = draw_curves(Curve("loss", *_columns(loss)), Curve("rate", *_columns(rate)), curves, title, self.metric.title)
         write_bytes(self.job.folder.curves, picture)
 
     def write_status(self, state: str, step: int, seconds: float, loss: float | None = None) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from autoseg.commands.fold import Job, load_course, make_loader, take_up
+from autoseg.commands.job import Job, load_course, make_loader, take_up
 from autoseg.errors import Diverged
 from autoseg.io.files import load_record
 from autoseg.networks.devices import Compute, name_full_memory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from autoseg.commands.fold import Job
+from autoseg.commands.job import Job
 from autoseg.errors import InputError
 from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.io.weights import load_tensors, load_weights

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from autoseg.arrays.labels import draw_foreground, draw_objects, draw_positions, encode_labels, make_membership, pack_voxels, select_values
-from autoseg.arrays.objects import draw_ids, look_up_classes
+from autoseg.arrays.objects import count_ids, draw_ids, look_up_classes
 from autoseg.arrays.preparation import measure_background, prepare_ids, prepare_image, prepare_label
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record, stamp_files
@@ -143,6 +143,7 @@ def prepare_case(task: PrepareTask) -> tuple[int, ...]:
         objects=tuple(tuple(pack_voxels(voxels) for voxels in own) for own in found.objects),
         labelled=pack_voxels(labelled),
         object_classes=found.object_classes,
+        object_voxels=count_ids(found.label, len(found.object_classes)),
     )
     with name_full_disk(task.store.folder):
         task.store.write(record, image, found.label)

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from autoseg.commands.fold import Job, load_followed_cases, make_loader, validate_cases
+from autoseg.commands.job import Job, make_loader
 from autoseg.commands.origin import try_source
+from autoseg.commands.validate import load_followed_cases, validate_cases
 from autoseg.errors import InputError, OutOfMemory
 from autoseg.io.files import load_record, save_record
 from autoseg.networks.devices import Compute, name_full_memory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from autoseg.commands.fold import TrainOptions
+from autoseg.commands.job import TrainOptions
 from autoseg.errors import CasesFailed, InputError, Interrupted
 from autoseg.progress import Progress
 from autoseg.records.machine import DeviceName

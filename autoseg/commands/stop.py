@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.commands.fold import load_course
+from autoseg.commands.job import load_course
 from autoseg.errors import InputError
 from autoseg.io.files import load_record, write_bytes
 from autoseg.io.run_folder import FoldFolder, RunFolder

@@ -6,16 +6,15 @@ from pathlib import Path
 import msgspec
 import torch
 
-from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
-from autoseg.commands.fold import FoldHooks, Job, TrainOptions, load_course, load_followed_cases, make_loader, take_up
+from autoseg.commands.fold import FoldHooks
 from autoseg.commands.follow import follow
+from autoseg.commands.job import Job, TrainOptions, load_course, make_loader, take_up
 from autoseg.commands.origin import copy_origin
-from autoseg.commands.predict import PredictOptions, predict_cases
 from autoseg.commands.prepare import prepare
 from autoseg.commands.settle import settle
 from autoseg.commands.spread import choose_gpus, make_starter, spread
-from autoseg.errors import CasesFailed, Diverged, InputError, Interrupted
-from autoseg.inference.predictor import load_predictor
+from autoseg.commands.validate import get_metric, load_followed_cases, validate_whole
+from autoseg.errors import Diverged, InputError, Interrupted
 from autoseg.io.files import load_record, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores
 from autoseg.io.run_folder import RunFolder, choose_configuration
@@ -134,7 +133,7 @@ def _train_fold(job: Job, compute: Compute, request: StopRequest) -> None:
     if _is_finished(job):
         _say_finished(job)
         return
-    _validate_whole(job)
+    validate_whole(job)
 
 
 def _has_final_model(job: Job) -> bool:
@@ -157,7 +156,9 @@ def _is_extended(course: Course) -> bool:
 
 def _say_finished(job: Job) -> None:
     status = load_record(TrainingStatus, job.folder.status)
-    score = f", mean Dice {status.mean_dice:.3f}" if status.mean_dice is not None else ""
+    metric = get_metric(job.configuration)
+    mean = getattr(status, f"mean_{metric.name}")
+    score = f", mean {metric.title} {mean:.3f}" if mean is not None else ""
     job.progress.say(
         f"Fold {job.number} is finished ({status.steps} steps{score}); nothing done.\n"
         f"Next: another fold, autoseg predict {job.run.path} SCANS -o OUT, --extend N for more steps, or --overwrite to train it anew.",
@@ -292,31 +293,3 @@ def _write_model(job: Job, hooks: FoldHooks, network: torch.nn.Module) -> None:
         training_cases=len(job.fold.training),
     )
     save_record(job.folder.model, header)
-
-
-def _validate_whole(job: Job) -> None:
-    """Predicts the fold's validation cases from their scans, exactly as `predict` does, and scores them."""
-    mean = None
-    if job.fold.validation:
-        predictor = load_predictor([job.folder], choose_device(job.options.device))
-        wanted = set(job.fold.validation)
-        cases = [case for case in job.dataset.cases if case.id in wanted]
-        scans = {case.id: tuple(Path(job.dataset.root) / path for path in case.images) for case in cases}
-        manifest = predict_cases(predictor, scans, job.folder.validation, (job.number,), PredictOptions(), job.progress)
-        failed = [case for case in manifest.cases if case.state == "failed"]
-        if failed:
-            raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].message}", done="The model is written.")
-        references = {case.id: Path(job.dataset.root) / (case.label or "") for case in cases}
-        pairs = {case.case: (job.folder.validation / case.mask, references[case.case]) for case in manifest.cases}
-        labelling = Labelling(job.dataset.classes, job.dataset.background_value, job.dataset.ignore_value, job.dataset.unit)
-        scores = score_pairs(pairs, labelling, job.options.workers, job.progress)
-        save_scores(scores, job.folder.validation / "scores.json")
-        job.progress.say(format_scores(scores, f"Fold {job.number}, {len(cases)} validation cases"), event="scores", mean=scores.mean)
-        mean = scores.mean["dice"]
-    header = job.folder.load_model()
-    status = load_record(TrainingStatus, job.folder.status)
-    finished = msgspec.structs.replace(status, state="finished", step=header.steps, steps=header.steps, mean_dice=mean)
-    save_record(job.folder.status, finished)
-    job.progress.say(
-        f"Model: {job.folder.path}\nNext: autoseg predict {job.run.path} SCANS -o OUT", event="model", folder=str(job.folder.path)
-    )

@@ -78,7 +78,10 @@ class Course(SavedRecord, frozen=True, kw_only=True):
 
 
 class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
-    """Where a fold stands; rewritten every epoch. `skipped` names the cases of steps whose loss or gradient was not finite."""
+    """Where a fold stands; rewritten every epoch. `skipped` names the cases of steps whose loss or gradient was not finite.
+
+    In the end `mean_dice`, or of objects `mean_ap_cell_50`, is the mean over classes on the validation cases.
+    """
 
     state: Literal["training", "interrupted", "validating", "finished"]
     step: int
@@ -86,6 +89,7 @@ class TrainingStatus(SavedRecord, frozen=True, kw_only=True):
     seconds: float
     loss: float | None = None
     mean_dice: float | None = None
+    mean_ap_cell_50: float | None = None
     alarms: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""The picture of a training: loss, validation Dice and learning rate against the steps."""
+"""The picture of a training: loss, validation score and learning rate against the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Curve:
     y: Sequence[float]
 
 
-def draw_curves(loss: Curve, rate: Curve, scores: Sequence[Curve], title: str) -> bytes:
-    """A PNG with the training loss above (learning rate in grey) and whole-case validation Dice below."""
+def draw_curves(loss: Curve, rate: Curve, scores: Sequence[Curve], title: str, metric: str = "Dice") -> bytes:
+    """A PNG with the training loss above (learning rate in grey) and the whole-case validation's metric below."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(loss.x, loss.y, color="tab:blue", label=loss.name)
@@ -29,7 +29,7 @@ def draw_curves(loss: Curve, rate: Curve, scores: Sequence[Curve], title: str) -
     for curve in scores:
         below.plot(curve.x, curve.y, marker="o", markersize=3, label=curve.name)
     below.set_ylim(0, 1)
-    below.set_ylabel("Dice, whole validation cases")
+    below.set_ylabel(f"{metric}, whole validation cases")
     below.set_xlabel("step")
     below.grid(alpha=0.3)
     if scores:

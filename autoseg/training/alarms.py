@@ -6,7 +6,7 @@ from autoseg.training.trainer import EpochRow
 
 ZERO_SHARE = 1 / 3  # of the run, in which a class has scored zero
 EMPTY_VALIDATIONS = 2  # in a row without any foreground
-WORSE_DICE = 0.1  # by which the last third's mean lies below the best
+WORSE_SCORE = 0.1  # by which the last third's mean lies below the best
 BETTER_LOSS = 0.1  # share by which the training loss has fallen since the best validation
 DIGITS = 5  # that log.csv keeps: a resumption, which reads it, must decide alike
 
@@ -57,16 +57,16 @@ def _scores_zero(validated: Sequence[EpochRow], name: str, steps: int) -> bool:
 
 def _learns_by_heart(validated: Sequence[EpochRow]) -> bool:
     """Whether the last third's mean score lies far below the best, while the training loss has fallen since."""
-    scores = [(row.mean_dice, row) for row in validated if row.mean_dice is not None]
-    late = [dice for dice, row in scores if row.step > validated[-1].step * 2 / 3]
+    scores = [(row.mean_score, row) for row in validated if row.mean_score is not None]
+    late = [score for score, row in scores if row.step > validated[-1].step * 2 / 3]
     if not late:
         return False
     best, at = max(scores, key=lambda entry: entry[0])
     fall = at.loss - validated[-1].loss
-    return sum(late) / len(late) < best - WORSE_DICE and fall > BETTER_LOSS * abs(at.loss)
+    return sum(late) / len(late) < best - WORSE_SCORE and fall > BETTER_LOSS * abs(at.loss)
 
 
 def is_stagnant(rows: Sequence[EpochRow], patience: int) -> bool:
-    """Whether the last `patience` validations brought no new best mean Dice."""
-    scores = [round(row.mean_dice, DIGITS) for row in rows if row.mean_dice is not None]
+    """Whether the last `patience` validations brought no new best mean score."""
+    scores = [round(row.mean_score, DIGITS) for row in rows if row.mean_score is not None]
     return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])

@@ -30,9 +30,12 @@ LARGEST_SEED = 2**63
 
 @dataclass(frozen=True)
 class Validation:
-    """Dice by class on whole validation cases (None where undefined), and the share of their voxels that is predicted as foreground."""
+    """The score of each class on whole validation cases (None where undefined): Dice, of objects AP_cell at an IoU of .5; and the share
 
-    dice: dict[str, float | None]
+    of their voxels that is predicted as foreground.
+    """
+
+    scores: dict[str, float | None]
     foreground: float
 
 
@@ -49,7 +52,7 @@ class EpochRow:
     foreground: float | None = None
 
     @property
-    def mean_dice(self) -> float | None:
+    def mean_score(self) -> float | None:
         """Over the classes for which it is defined."""
         defined = [value for value in self.validation.values() if value is not None]
         return sum(defined) / len(defined) if defined else None

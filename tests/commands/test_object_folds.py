@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from builders import make_object_configuration, write_objects
 
-from autoseg.commands.fold import Job, TrainOptions, make_loader, validate_cases
+from autoseg.commands.job import Job, TrainOptions, make_loader
 from autoseg.commands.train import _refuse_untrainable
 from autoseg.errors import InputError
 from autoseg.networks.devices import Compute
@@ -45,10 +45,6 @@ def test_batches_have_tables_of_objects_and_no_regions(job):
     boundaries = replace(job, configuration=msgspec.structs.replace(job.configuration, detection=None))
     assert (job.classes, boundaries.classes) == (3, 4)
     assert make_loader(boundaries, CPU, 0).read(0).object_classes
-
-
-def test_nothing_is_validated_on_the_way_yet(job):
-    assert validate_cases(None, [], job, CPU).dice == {}
 
 
 def test_the_reference_recipe_is_not_for_objects(job):

@@ -9,7 +9,7 @@ import torch
 from builders import make_configuration, make_detection_spec
 from planned_runs import make_dataset, make_plan
 
-from autoseg.commands.fold import Job, TrainOptions
+from autoseg.commands.job import Job, TrainOptions
 from autoseg.commands.origin import copy_origin, try_source
 from autoseg.errors import InputError
 from autoseg.io.run_folder import RunFolder

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from whole_way import TRAIN_WORDS
 
-from autoseg.commands.fold import TrainOptions
+from autoseg.commands.job import TrainOptions
 from autoseg.commands.launch import take_gpus
 from autoseg.commands.prepare import prepare
 from autoseg.commands.spread import choose_gpus, format_options, make_starter, spread
