@@ -170,11 +170,87 @@ def make_minutes() -> list[str]:
     return lines
 
 
+NAMES = {
+    "instance_2d": "Mask R-CNN (`instance_2d`)",
+    "boundary_2d": "boundary network (`boundary_2d`)",
+    "stardist": "StarDist, from scratch",
+}
+
+
+def make_instances() -> list[str]:
+    """Objects told apart: real nuclei beside a peer, made-up objects, and speed; what has not been measured is left out."""
+    makers = {
+        "nuclei": make_nuclei,
+        "made_objects": make_made_objects,
+        "detection_speed": make_detection_speed,
+        "prediction_speed": make_prediction_speed,
+    }
+    parts = [make() for name, make in makers.items() if (RESULTS / f"{name}.json").is_file()]
+    return ["**Objects told apart**:", "", *(line for part in parts for line in part)] if parts else []
+
+
+def make_nuclei() -> list[str]:
+    rows = sorted(load("nuclei")["results"], key=lambda row: (row["minutes"], list(NAMES).index(row["what"]), row["seed"]))
+    lines = [
+        "Nuclei (`benchmarks/nuclei.py`), fold 0, unseen images, near-duplicates kept in one fold; "
+        "AP_cell = TP / (TP + FP + FN) at an IoU of .5 / mean over .5 … .95, scored by the same code; "
+        "StarDist is for fluorescence and learned from those images alone:",
+        "",
+        "| | minutes | seed | steps | all | fluorescence | other | F1@.5 | PQ | AJI |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        shares = " | ".join(show_group(row.get(group)) for group in ("all", "fluorescence", "other"))
+        best = row.get("all") or row["fluorescence"]
+        others = " | ".join(f"{best[metric]:.3f}" for metric in ("f1_50", "pq", "aji"))
+        lines.append(f"| {NAMES[row['what']]} | {row['minutes']:g} | {row['seed']} | {row['steps']} | {shares} | {others} |")
+    known = next((row for row in rows if "all" in row), rows[0])
+    counts = ", ".join(f"{known[group]['images']} {group}" for group in ("all", "fluorescence", "other") if group in known)
+    return [
+        *lines,
+        "",
+        f"Images: {counts}; F1, PQ and AJI over the first of these columns that has a value. Machine: {describe('nuclei')}.",
+        "",
+    ]
+
+
+def show_group(scores: dict[str, float] | None) -> str:
+    return f"**{scores['ap_cell_50']:.3f}** / {scores['ap_cell_50_95']:.3f}" if scores else ""
+
+
+def make_made_objects() -> list[str]:
+    titles = {"discs": "discs of radius 4 to 20 in images of 256²", "spheres": "touching balls in volumes of 64x128x128, voxels 3:1"}
+    lines = []
+    for row in load("made_objects")["results"]:
+        text = (
+            f"- Made-up {titles[row['what']]}, {row['minutes']:g} minutes: AP_cell@.5 **{row['scores']['ap_cell_50']:.3f}** on unseen ones"
+        )
+        crowd = f"; of a crowd of discs in 512² it finds {row['crowd']['recall_50']:.1%}" if "crowd" in row else ""
+        lines.append(f"{text}{crowd} (`benchmarks/made_objects.py`).")
+    return lines
+
+
+def make_detection_speed() -> list[str]:
+    result = load("detection_speed")["results"]
+    heaps, aligned = result["nms_1000"]["heaps"], result["roi_align_512x7x7x256"]["forward"]
+    return [
+        f"- Operators (`benchmarks/detection_speed.py`), {result['threads']} threads, medians: "
+        f"NMS of 1,000 boxes {heaps['median_ms']:.1f} ms, RoIAlign of 512 boxes 7x7x256 {aligned['median_ms']:.1f} ms."
+    ]
+
+
+def make_prediction_speed() -> list[str]:
+    result = load("prediction_speed")["results"]
+    times = " and ".join(f"**{one['median_s']:.2f} s** with {one['objects']} objects" for one in (result["hundred"], result["crowd"]))
+    return [f"- `model.predict` (`benchmarks/prediction_speed.py`), {result['threads']} threads, an image of 512², medians of 5: {times}."]
+
+
 def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    figures = "\n".join([BEGIN, "", *make_hippocampus(), "", *make_others(), "", *make_planner(), "", *make_engine(), "", END])
+    sections = (make_hippocampus(), make_others(), make_instances(), make_planner(), make_engine())
+    figures = "\n".join([BEGIN, "", *(line for lines in sections if lines for line in (*lines, "")), END])
     README.write_text(before + figures + after)
 
 
