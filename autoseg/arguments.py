@@ -133,7 +133,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
     parser.add_argument("--seed", type=int, metavar="S", default=0)
     parser.add_argument("--patience", type=positive_int, metavar="P", help="end after P validations without a new best mean Dice")
-    parser.add_argument("--init", metavar="MODEL", help="start from another model (run or fold folder), by names of channels and classes")
+    parser.add_argument(
+        "--init", metavar="MODEL", help="start from another model (run or fold folder, or .safetensors for resnet50), by names"
+    )
     parser.add_argument("--extend", type=positive_int, metavar="N", help="N more steps for a finished fold")
     recipes = ("autoseg", "batchgenerators")
     parser.add_argument("--augmentation", choices=recipes, default="autoseg", help="whose transforms: ours, or the reference, on the CPU")
