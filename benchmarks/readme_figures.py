@@ -162,10 +162,10 @@ def make_minutes() -> list[str]:
         "Hippocampus fold 0 in the same minutes (`benchmarks/training_minutes.py`); nnU-Net's schedule is fitted to the time, too:",
         "",
     ]
-    lines += ["| | minutes | cores | seed | steps | mean Dice | by class |", "|---|---|---|---|---|---|---|"]
+    lines += ["| | minutes (taken) | cores | seed | steps | mean Dice | by class |", "|---|---|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: (row["minutes"], row["tool"], row["seed"])):
         classes = ", ".join(f"{value:.3f}" for value in row["dice"].values())
-        places = f"{row['minutes']:g} | {row['cores']} | {row['seed']} | {row['steps']}"
+        places = f"{row['minutes']:g} ({row['training_minutes']:.1f}) | {row['cores']} | {row['seed']} | {row['steps']}"
         lines.append(f"| {row['tool']} | {places} | **{row['mean_dice']:.4f}** | {classes} |")
     return lines
 

@@ -16,6 +16,7 @@ from autoseg.records.plan import Configuration
 
 LEAST_SCORE = 0.05  # weaker ones are never worth their time
 LEAST_SIDE = 1e-2  # voxels
+LEAST_OBJECTNESS = 0.05  # of a proposal: the box head is most of the work, and it finds nothing in the others
 LOOSE_NMS = {False: 0.7, True: 0.85}  # by boxes, before the one that counts; where masks decide later, parallel neighbours stay
 MASK_BYTES = 256_000_000  # of the maps of all masks drawn at once
 
@@ -45,7 +46,7 @@ def detect(network: Detector, tiles: Tensor, configuration: Configuration, compu
 
 def _answer(network: Detector, dense: Dense, shape: tuple[int, ...], compute: Compute) -> list[tuple[Tensor, Tensor]]:
     """Per tile the boxes (box, 2D) that its proposals become, and the probabilities (box, class without background)."""
-    proposals = [boxes for boxes, _ in network.propose(dense, shape)]
+    proposals = [boxes[scores >= LEAST_OBJECTNESS] for boxes, scores in network.propose(dense, shape)]
     boxes, counts = torch.cat(proposals), [len(one) for one in proposals]
     images = torch.arange(len(counts), device=boxes.device).repeat_interleave(torch.tensor(counts, device=boxes.device))
     with compute.autocast():
