@@ -16,11 +16,12 @@ from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.grid import Grid
 from autoseg.records.machine import Machine
+from autoseg.records.objects import CaseObjects
 from autoseg.records.plan import Plan
 from autoseg.records.predictions import Predictions
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.profile import Profile
-from autoseg.records.scores import CaseScore, Scores
+from autoseg.records.scores import CaseScore, InstanceScores, Scores
 from autoseg.records.splits import Splits
 from autoseg.records.training import Course, ModelHeader, TrainingSettings, TrainingStatus
 
@@ -33,6 +34,8 @@ SAVED = [
     PreparedCase,
     Profile,
     Scores,
+    InstanceScores,
+    CaseObjects,
     Splits,
     Course,
     ModelHeader,
