@@ -11,6 +11,7 @@ from autoseg.planning.cost import count_operations
 from autoseg.planning.faults import format_value
 from autoseg.planning.memory import Workload, estimate_prediction_bytes, estimate_training
 from autoseg.records.base import decode, encode
+from autoseg.records.detection import Thresholds
 from autoseg.records.plan import RESNET50, MemoryEstimate, Plan
 
 FULL = "configurations.3d_fullres."
@@ -317,9 +318,10 @@ def test_types_are_those_of_the_records():
 
 
 def test_resnet50_brings_its_own_sizes():
-    boxes = make_configuration(2, patch=64, name="instance_2d", detection=make_detection_spec(2, (0, 1)))
+    boxes = make_configuration(2, patch=64, name="instance_2d", detection=make_detection_spec(2, (0, 1)), thresholds=Thresholds())
     machine = msgspec.structs.replace(GPU, memory=8 * 10**9)
-    changed = set_fields(make_plan(boxes, machine=machine), {"configurations.instance_2d.network.kind": "resnet50"}, make_dataset(2))
+    dataset = msgspec.structs.replace(make_dataset(2), task="instance", label_form="ids")
+    changed = set_fields(make_plan(boxes, machine=machine), {"configurations.instance_2d.network.kind": "resnet50"}, dataset)
     after = changed.configurations[0]
     assert msgspec.structs.replace(after.network, dropout=0.0) == RESNET50
     assert {"network.kind", "network.strides", "network.features"} <= set(after.user_set)

@@ -90,7 +90,7 @@ class Recorder:
         return all(row.validation for row in self.rows if row.step == step)
 
     def finish_validation(self, step, validation):
-        self.rows[-1] = replace(self.rows[-1], validation=validation.dice, foreground=validation.foreground)
+        self.rows[-1] = replace(self.rows[-1], validation=validation.scores, foreground=validation.foreground)
 
     def tell_pace(self, pace):
         self.paces.append(pace)
