@@ -108,7 +108,7 @@ def test_there_is_nothing_to_stop_where_nothing_is_trained(autoseg, planned_copy
 def test_a_signal_while_preparing_or_validating_exits_75_and_the_same_command_goes_on(autoseg, trained_copy, monkeypatch):
     before = read_weights(trained_copy)
     (trained_copy / MODEL / "validation" / "scores.json").unlink()
-    from autoseg.commands import train as module
+    from autoseg.commands import validate as module
 
     predict_cases = module.predict_cases
     with monkeypatch.context() as patch:
