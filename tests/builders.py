@@ -157,20 +157,14 @@ def make_image(array: np.ndarray, spacing: tuple[float, ...], origin: tuple[floa
 
 def make_detection(dimension: int = 2, **changes: object) -> DetectionSpec:
     """Mask R-CNN for objects of about 8 voxels on the first two strided stages of a U-Net, on which `changes` are made."""
-    spec = DetectionSpec(
-        levels=(1, 2),
+    spec = msgspec.structs.replace(
+        make_detection_spec(dimension),
         pyramid_features=16,
         anchors=tuple(((side,) * dimension, (side / 1.5,) * dimension) for side in (8.0, 16.0)),
-        anchor_positive=0.5,
-        anchor_negative=0.35,
         anchor_samples=64,
         proposals_per_level=(100, 100),
         proposals=(50, 50),
-        proposal_nms=0.7,
-        box_positive=0.5,
-        box_negative=0.5,
         box_samples=32,
-        box_bins=(5,) * dimension,
         box_features=64,
         mask_samples=16,
         mask_bins=(7,) * dimension,
