@@ -188,9 +188,15 @@ def describe_dataset(discovery: Discovery, measurements: list[Measurement], name
         channels=channels,
         classes=classes,
         ignore_value=discovery.ignore_value,
-        cases=tuple(m.case for m in measurements),
+        cases=tuple(_name_files(m.case, discovery, channels) for m in measurements),
     )
     return description, problems + more + still_more
+
+
+def _name_files(case: Case, discovery: Discovery, channels: tuple[Channel, ...]) -> Case:
+    """The case with one file per channel: that of a colour image is named once for each of its components."""
+    files = {pattern: path for (_, pattern), path in zip(discovery.channels, case.images, strict=True)}
+    return msgspec.structs.replace(case, images=tuple(files[channel.pattern] for channel in channels))
 
 
 def _settle_dimension(measurements: list[Measurement]) -> tuple[int, list[Problem]]:

@@ -198,7 +198,7 @@ def _refuse_other_run(folder: RunFolder, dataset: Path) -> None:
 def _show_pairs(discovery: Discovery, progress: Progress) -> None:
     lines = [f"{len(discovery.cases)} pairs of image and label in {discovery.root} (layout: {discovery.layout})"]
     for case in discovery.cases[:5]:
-        lines.append(f"  {case.id}:  {' + '.join(case.images)}  ↔  {case.label}")
+        lines.append(f"  {case.id}:  {' + '.join(dict.fromkeys(case.images))}  ↔  {case.label}")
     if len(discovery.cases) > 5:
         lines.append(f"  … and {len(discovery.cases) - 5} more")
     progress.say("\n".join(lines), event="pairs", count=len(discovery.cases), layout=discovery.layout)

@@ -130,7 +130,7 @@ def read_scan(paths: list[Path], channels: tuple[Channel, ...], orientation: str
     Raises InputError for unreadable files, for channels of different shapes, and for NaN or infinite values, naming the file.
     """
     files = {path: read_components(path) for path in dict.fromkeys(paths)}
-    images = [(path, pick_component(files[path], channel, path)) for path, channel in zip(paths, channels)]
+    images = [(path, pick_component(files[path], channel, path)) for path, channel in zip(paths, channels, strict=True)]
     return make_volume(images, orientation, choose_unit(paths))
 
 

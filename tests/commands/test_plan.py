@@ -7,13 +7,17 @@ import pytest
 import SimpleITK as sitk
 from whole_way import MODEL, PLAN_WORDS, draw_case, make_folder, write_cases, write_scan
 
+from autoseg.commands.job import TrainOptions
 from autoseg.commands.plan import PlanOptions, plan
+from autoseg.commands.prepare import prepare
+from autoseg.commands.train import train
 from autoseg.io.files import load_record
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
+from autoseg.records.scores import Scores
 
 
 def plan_folder(folder, run, **changes):
@@ -58,6 +62,22 @@ def test_2d_colour_images_with_masks_saved_as_rgb(tmp_path):
     assert [label.values for label in dataset.classes] == [(255,)]
     assert [case.id for case in dataset.cases] == ["a", "b", "c"]
     assert run.load_plan().default_configuration == "2d"
+    assert [case.images for case in dataset.cases] == [(f"{name}.png",) * 3 for name in "abc"]
+
+
+def test_every_colour_is_prepared_trained_and_predicted_and_grey_images_among_them_serve_for_all(tmp_path):
+    folder = write_colour_masks(tmp_path / "png", ["a", "b", "c", "d"])
+    grey = draw_case(9, (40, 48))[0].astype(np.uint8)
+    write_scan(folder / "b.png", np.repeat(grey[..., None], 3, axis=-1))
+    run = plan_folder(folder, tmp_path / "run")
+    prepare(run.path, workers=1)
+    for case in "abcd":
+        image = run.store("2d").read_image(case, ((0, 40), (0, 48)))
+        assert len(image) == len(run.store("2d").load(case).background) == 3
+        assert np.array_equal(image[0], image[1]) == (case == "b")
+    train(run.path, 0, options=TrainOptions(steps=2, device="cpu", workers=1))
+    scores = load_record(Scores, run.fold("2d", 0).validation / "scores.json")
+    assert len(scores.cases) == len(run.load_splits().folds[0].validation)
 
 
 def test_the_volumes_of_a_4d_file_are_channels(tmp_path):
@@ -70,6 +90,7 @@ def test_the_volumes_of_a_4d_file_are_channels(tmp_path):
     dataset = plan_folder(tmp_path / "in", tmp_path / "run").load_dataset()
     assert [channel.component for channel in dataset.channels] == [0, 1, 2, 3]
     assert dataset.dimension == 3
+    assert [len(case.images) for case in dataset.cases] == [4, 4, 4]
 
 
 def write_patients(folder, names):
