@@ -9,7 +9,6 @@ from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED
 from autoseg.networks.group_norm import make_group_block
 from autoseg.records.detection import DetectionSpec
 
-PROPOSAL_CONVOLUTIONS = {2: 2, 3: 1}  # by dimension
 BOX_CONVOLUTIONS = 2
 ANSWER_DEVIATION = 0.01  # of the last layers' weights at the start, so that all answers start near 0
 
@@ -20,8 +19,7 @@ class ProposalHead(nn.Module):
     def __init__(self, detection: DetectionSpec, dimension: int) -> None:
         super().__init__()
         features, shapes = detection.pyramid_features, len(detection.anchors[0])
-        blocks = [make_group_block(features, features, (3,) * dimension) for _ in range(PROPOSAL_CONVOLUTIONS[dimension])]
-        self.blocks = nn.Sequential(*blocks)
+        self.block = make_group_block(features, features, (3,) * dimension)
         self.objectness = CONVOLUTIONS[dimension](features, shapes, 1)
         self.deltas = CONVOLUTIONS[dimension](features, shapes * 2 * dimension, 1)
         self.scales = nn.Parameter(torch.ones(len(detection.levels)))
@@ -30,7 +28,7 @@ class ProposalHead(nn.Module):
         """Per level (sample, features, …) → logits (sample, cells · shapes) and deltas (sample, cells · shapes, 2 · axis), in float32."""
         logits, deltas = [], []
         for level, x in enumerate(maps):
-            x = self.blocks(x)
+            x = self.block(x)
             samples, dimension = len(x), x.ndim - 2
             logits.append(self.objectness(x).float().movedim(1, -1).reshape(samples, -1))
             moved = self.deltas(x).float().movedim(1, -1)

@@ -12,7 +12,6 @@ from autoseg.records.detection import DetectionSpec
 from autoseg.records.machine import PrecisionName
 from autoseg.records.plan import NetworkSpec
 
-PROPOSAL_CONVOLUTIONS = {2: 2, 3: 1}  # by dimension, as in autoseg/networks/heads.py
 BOX_CONVOLUTIONS = 2
 BOUNDARY_CLASSES = 3  # background, inside, boundary
 SAMPLES = {2: 2, 3: 1}  # of RoIAlign per bin and axis
@@ -88,7 +87,7 @@ def _list_dense(detector: Detector, voxels: list[int]) -> list[Convolution]:
         kernel = math.prod(network.kernel_sizes[stage])
         found.append(_make_layer(1, network.features[stage], width, voxels[stage]))
         found.append(_make_block(kernel, width, width, voxels[stage]))
-        head = [_make_block(3**dimension, width, width, voxels[stage])] * PROPOSAL_CONVOLUTIONS[dimension]
+        head = [_make_block(3**dimension, width, width, voxels[stage])]
         head += [_make_layer(1, width, shapes * answers, voxels[stage]) for answers in (1, 2 * dimension)]
         found += head if place == 0 else [_share(layer) for layer in head]
     return [*found, Convolution(0, 0, 0, 0, len(detection.levels))]  # a factor per level

@@ -16,6 +16,7 @@ from autoseg.planning.objects import Objects, compute_percentiles
 from autoseg.planning.topology import decide_topology
 from autoseg.records.detection import DetectionSpec
 from autoseg.records.plan import NetworkSpec
+from autoseg.records.profile import DetectionProfile
 
 LARGE_OBJECTS, USUAL_OBJECTS = 2.0, 4.0  # edges of large (p99) and of median objects that a patch shows, so that tiles show them whole
 SLOWER = 2.0  # factor on a step's operations that is spent rather than to cut large objects
@@ -106,13 +107,19 @@ def _make_trial(task: Task, objects: Objects, wanted: tuple[float, ...], choose:
         kind="residual_encoder",
         strides=topology.strides[:stages],
         kernel_sizes=topology.kernel_sizes[:stages],
-        features=tuple(min(profile.base_features[which] * 2**stage, profile.maximum_features[which]) for stage in range(stages)),
+        features=tuple(_count_features(profile, which, stage, levels[0]) for stage in range(stages)),
         blocks=repeat_last(profile.blocks, stages),
         decoder_convolutions=(profile.decoder_convolutions,) * (stages - 1),
     )
     anchors = choose(tuple(steps[level] for level in levels))
     detection, crowd = make_detection(objects, patch, levels, anchors, profile)
     return _Trial(patch, steps[-1], network, detection, anchors, crowd)
+
+
+def _count_features(profile: DetectionProfile, which: int, stage: int, finest: int) -> int:
+    """Of a stage: most voxels lie in the stages finer than the `finest` level, and only the boundary head looks there."""
+    features = profile.fine_features[which] if stage < finest else profile.base_features[which]
+    return min(features * 2**stage, profile.maximum_features[which])
 
 
 def _shrink(trial: _Trial, floor: tuple[float, ...]) -> tuple[float, ...] | None:

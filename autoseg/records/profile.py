@@ -9,12 +9,14 @@ from autoseg.records.plan import AugmentationSpec
 class DetectionProfile(Record, frozen=True, kw_only=True):
     """What a profile gives Mask R-CNN (planning/detection.py); pairs are (2D, 3D). Its encoder is of kind `residual_encoder`.
 
+    `fine_features` are those of the stages finer than the finest level of the detection, which serve the boundary head alone.
     `patch_voxels` are those of the patch that is begun with, a cube in mm. `candidates` are the proposals per object of a crowded tile and
     level that go into NMS, `fewest_candidates` of them at least. `box_samples` is the most RoIs per patch that train the box head. `steps`
     is how many the minutes given should hold at least, on a CPU.
     """
 
     base_features: tuple[int, int] = (32, 32)
+    fine_features: tuple[int, int] = (32, 32)
     maximum_features: tuple[int, int] = (512, 320)
     blocks: tuple[int, ...] = (1, 2)
     decoder_convolutions: int = 1
