@@ -113,6 +113,8 @@ class RunFolder:
     machine = property(lambda self: self.path / "machine.json")
     plan = property(lambda self: self.path / "plan.json")
     splits = property(lambda self: self.path / "splits.json")
+    choice = property(lambda self: self.path / "choice.json")
+    scores = property(lambda self: self.path / "scores.json")
     nnunet_plan = property(lambda self: self.path / "nnUNetPlans.json")
 
     def require_plan(self) -> None:
