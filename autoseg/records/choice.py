@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import msgspec
+
 from autoseg.records.base import Record, SavedRecord
 from autoseg.records.detection import Thresholds
 
@@ -44,8 +46,8 @@ class Choice(SavedRecord, frozen=True, kw_only=True):
     configurations: tuple[str, ...]
     folds: tuple[int, ...]
     rules: tuple[Rule, ...] = ()
-    thresholds: dict[str, Thresholds] = {}
-    weights_digests: dict[str, tuple[str, ...]] = {}
+    thresholds: dict[str, Thresholds] = msgspec.field(default_factory=dict)
+    weights_digests: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     cases: int
     trials: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
