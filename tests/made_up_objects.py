@@ -76,7 +76,7 @@ class Seer(torch.nn.Module):
                 boxes.append([*(part.start for part in place), *(part.stop for part in place)])
         return numbers, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 2 * image.ndim)
 
-    def propose(self, dense, shape):
+    def propose(self, dense, shape, times=1.0):
         found = [self._list_objects(image[0])[1] for image in dense.features.fine]
         return [(boxes + self.jitter, torch.ones(len(boxes))) for boxes in found]
 

@@ -1,8 +1,12 @@
 """Where a sliding window stands, and how its answers are weighted."""
 
+import math
 from itertools import pairwise, product
 
 import numpy as np
+
+GROWTH = 2  # times the patch's edge that a detector's tile may have
+TILE_PATCHES = 4  # times the patch's voxels
 
 
 def make_positions(size: int, patch: int, step: float = 0.5) -> list[int]:
@@ -39,6 +43,21 @@ def compute_padding(shape: tuple[int, ...], patch: tuple[int, ...]) -> list[tupl
     """Voxels to add before and after each axis so that the patch fits; the odd one goes behind."""
     missing = [max(edge - size, 0) for size, edge in zip(shape, patch)]
     return [(lack // 2, lack - lack // 2) for lack in missing]
+
+
+def choose_tile(shape: tuple[int, ...], patch: tuple[int, ...], overlap: tuple[int, ...], divisors: tuple[int, ...]) -> tuple[int, ...]:
+    """Voxels that a detector sees at once: without gradients up to four patches, so that fewer objects lie on seams and less is seen twice.
+
+    As few tiles as fit, of edges up to twice the patch's, and no larger than the image and `overlap` need, in multiples of `divisors`.
+
+    >>> choose_tile((512, 300), (256, 256), (64, 64), (16, 16)), choose_tile((600, 40), (256, 256), (64, 64), (16, 16))
+    ((512, 304), (336, 48))
+    """
+    edges = []
+    for size, edge, common, divisor in zip(shape, patch, overlap, divisors):
+        count = 1 if size <= GROWTH * edge else math.ceil((size - common) / (GROWTH * edge - common))
+        edges.append(math.ceil((size + (count - 1) * common) / count / divisor) * divisor)
+    return tuple(edges) if math.prod(edges) <= TILE_PATCHES * math.prod(patch) else patch
 
 
 def choose_overlap(patch: tuple[int, ...], largest: tuple[float, ...]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """A Mask R-CNN on single tiles: boxes, scores, classes and masks as it gives them, before anything is chosen."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -22,15 +23,22 @@ MASK_BYTES = 256_000_000  # of the maps of all masks drawn at once
 
 
 @torch.inference_mode()
-def detect(network: Detector, tiles: Tensor, configuration: Configuration, compute: Compute, flip: tuple[int, ...]) -> list[Detections]:
-    """Detections of each of the tiles (tile, channel, …), seen mirrored along the axes of `flip` and told as if they were not."""
+def detect(
+    network: Detector, tiles: Tensor, configuration: Configuration, compute: Compute, flip: tuple[int, ...]
+) -> tuple[list[Detections], np.ndarray]:
+    """Detections of each of the tiles (tile, channel, …), and probabilities (tile, 3, …) of background, inside and boundary, float32.
+
+    The tiles are seen mirrored along the axes of `flip`, and told as if they were not.
+    """
     spec = configuration.detection
     assert spec is not None  # the configuration of a Mask R-CNN
     by_mask = configuration.thresholds is not None and configuration.thresholds.by_mask
     axes, shape = [axis + 2 for axis in flip], tuple(tiles.shape[2:])
+    times = max(1.0, math.prod(shape) / math.prod(configuration.patch_size))
     with compute.autocast():
         dense = network(compute.place(tiles.flip(axes) if axes else tiles))
-    chosen = [_choose(*answer, spec.detections, LOOSE_NMS[by_mask]) for answer in _answer(network, dense, shape, compute)]
+    most = math.ceil(times * spec.detections)
+    chosen = [_choose(*answer, most, LOOSE_NMS[by_mask]) for answer in _answer(network, dense, (shape, times), compute)]
     boxes = torch.cat([found[0] for found in chosen])
     counts = [len(found[0]) for found in chosen]
     images = torch.arange(len(chosen), device=boxes.device).repeat_interleave(torch.tensor(counts, device=boxes.device))
@@ -41,12 +49,18 @@ def detect(network: Detector, tiles: Tensor, configuration: Configuration, compu
     arrays = [part.cpu().numpy() for part in (boxes, torch.cat([found[1] for found in chosen]), numbers + 1)]
     ends = np.cumsum([0, *counts])
     drawn = masks.cpu().numpy()
-    return [Detections(*(array[low:high] for array in (*arrays, drawn))) for low, high in pairwise(ends)]
+    parts = dense.boundary.softmax(dim=1)
+    found = [Detections(*(array[low:high] for array in (*arrays, drawn))) for low, high in pairwise(ends)]
+    return found, (parts.flip(axes) if axes else parts).cpu().numpy()
 
 
-def _answer(network: Detector, dense: Dense, shape: tuple[int, ...], compute: Compute) -> list[tuple[Tensor, Tensor]]:
-    """Per tile the boxes (box, 2D) that its proposals become, and the probabilities (box, class without background)."""
-    proposals = [boxes[scores >= LEAST_OBJECTNESS] for boxes, scores in network.propose(dense, shape)]
+def _answer(network: Detector, dense: Dense, size: tuple[tuple[int, ...], float], compute: Compute) -> list[tuple[Tensor, Tensor]]:
+    """Per tile the boxes (box, 2D) that its proposals become, and the probabilities (box, class without background).
+
+    `size` is the tiles' shape, and how many patches that is.
+    """
+    shape, times = size
+    proposals = [boxes[scores >= LEAST_OBJECTNESS] for boxes, scores in network.propose(dense, shape, times)]
     boxes, counts = torch.cat(proposals), [len(one) for one in proposals]
     images = torch.arange(len(counts), device=boxes.device).repeat_interleave(torch.tensor(counts, device=boxes.device))
     with compute.autocast():

@@ -1,5 +1,6 @@
 """From a prepared image to objects: what the networks say is collected once, and settled into objects by thresholds, as often as wanted."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,18 +8,20 @@ import torch
 from torch import Tensor
 
 from autoseg.arrays.boxes import drop_weaker, find_pairs, order_by_score, suppress_boxes
-from autoseg.arrays.cropping import Box
+from autoseg.arrays.cropping import Box, crop
 from autoseg.arrays.masks import FoundObject, count_common, list_edges, paste_mask
 from autoseg.arrays.preparation import expand_spacing
 from autoseg.arrays.resampling import make_probability_matrices
-from autoseg.arrays.tiles import choose_overlap, compute_padding
+from autoseg.arrays.tiles import TILE_PATCHES, choose_overlap, choose_tile, compute_padding
 from autoseg.errors import InputError
 from autoseg.inference.clustering import Detections, cluster_detections
 from autoseg.inference.detection import detect
 from autoseg.inference.merging import Candidate, Tile, merge_tiles, place_tiles
-from autoseg.inference.sliding_window import TILES_AT_ONCE, compute_probabilities, list_flips, pad_image, predict_logits
+from autoseg.inference.sliding_window import compute_probabilities, list_flips, pad_image, predict_logits
 from autoseg.inference.watershed import separate_objects
+from autoseg.networks.detector import BOUNDARY_CLASSES
 from autoseg.networks.devices import Compute
+from autoseg.networks.pyramid import list_strides
 from autoseg.records.detection import Thresholds
 from autoseg.records.plan import Configuration
 from autoseg.records.prepared import Geometry
@@ -38,12 +41,19 @@ class Members:
 
 @dataclass(frozen=True)
 class RawDetections:
-    """What Mask R-CNN says of each tile of an image of `shape`, one set per tile; `offset` is the padding before the image, per axis."""
+    """What Mask R-CNN says of each tile of an image, one set per tile; `offset` is the padding before the image, per axis.
 
-    shape: tuple[int, ...]
+    `boundary` are the probabilities (background, inside, boundary; …) of the image's voxels by its head of full resolution, float32.
+    """
+
     tiles: list[Tile]
     offset: tuple[int, ...]
     detections: list[Detections]
+    boundary: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.boundary.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -106,23 +116,30 @@ def _collect_detections(members: Members, image: np.ndarray, background: tuple[f
     assert spec is not None  # its product are objects
     if len(shape) != len(patch):
         raise InputError(f"{configuration.name} finds objects in {len(patch)}D images, this one is {len(shape)}D.")
-    padding = compute_padding(shape, patch)
-    padded = torch.from_numpy(pad_image(image, padding, background))
     sides = [max(shapes) for shapes in zip(*(anchor for level in spec.anchors for anchor in level))]
-    tiles = place_tiles(shape, patch, choose_overlap(patch, tuple(sides)))
+    overlap = choose_overlap(patch, tuple(sides))
+    edges = choose_tile(shape, patch, overlap, list_strides(configuration.network)[-1])
+    padding = compute_padding(shape, edges)
+    padded = torch.from_numpy(pad_image(image, padding, background))
+    tiles = place_tiles(shape, edges, overlap)
+    at_once = max(1, TILE_PATCHES * math.prod(patch) // math.prod(edges))
     flips = list_flips(configuration.mirror_axes if members.mirror else ())
-    detections = []
-    for first in range(0, len(tiles), TILES_AT_ONCE):
-        group = tiles[first : first + TILES_AT_ONCE]
-        places = [tuple(slice(low, low + edge) for (low, _), edge in zip(tile.box, patch)) for tile in group]
+    offset = tuple(before for before, _ in padding)
+    detections, boundary = [], np.zeros((BOUNDARY_CLASSES, *shape), dtype=np.float32)
+    for first in range(0, len(tiles), at_once):
+        group = tiles[first : first + at_once]
+        places = [tuple(slice(low, low + edge) for (low, _), edge in zip(tile.box, edges)) for tile in group]
         batch = torch.stack([padded[(slice(None), *place)] for place in places])
         answers = [
             detect(network, batch, configuration, members.compute, flip)  # type: ignore[arg-type]  # a Detector, by its product
             for network in members.networks
             for flip in flips
         ]
-        detections += [cluster_detections(list(views)) for views in zip(*answers)]
-    return RawDetections(shape, tiles, tuple(before for before, _ in padding), detections)
+        detections += [cluster_detections(list(views)) for views in zip(*(found for found, _ in answers))]
+        for tile, own in zip(group, np.mean([parts for _, parts in answers], axis=0)):
+            inner = tuple((a - low + o, b - low + o) for (a, b), (low, _), o in zip(tile.core, tile.box, offset))
+            crop(boundary, tile.core)[...] = crop(own, inner)
+    return RawDetections(tiles, offset, detections, boundary)
 
 
 def _place_tile(raw: RawDetections, number: int) -> tuple[int, Tile, np.ndarray, tuple[int, ...]]:

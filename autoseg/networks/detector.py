@@ -1,5 +1,6 @@
 """Mask R-CNN (He 2017, arXiv 1703.06870) in 2 and 3 dimensions on the encoder of any U-Net, with a head for boundaries beside it."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,13 +91,13 @@ class Detector(nn.Module):
         return self._anchors[key]
 
     @torch.no_grad()
-    def propose(self, dense: Dense, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+    def propose(self, dense: Dense, shape: tuple[int, ...], times: float = 1.0) -> list[tuple[Tensor, Tensor]]:
         """Per image of the shape in voxels the best boxes (box, 2·axis) with their scores (box,), by falling score; there may be none.
 
-        In training and in prediction as many as the detection says; of each level on its own the overlapping ones are dropped.
+        In training and in prediction `times` as many as the detection says; of each level on its own the overlapping ones are dropped.
         """
         place = 0 if self.training else 1
-        before, after = self.detection.proposals_per_level[place], self.detection.proposals[place]
+        before, after = (math.ceil(times * count[place]) for count in (self.detection.proposals_per_level, self.detection.proposals))
         boxes, scores, levels = [], [], []
         for level, anchors in enumerate(self.list_anchors(dense)):
             best, chosen = dense.objectness[level].topk(min(before, len(anchors)), dim=1)

@@ -6,6 +6,7 @@ The convolutions are those of autoseg/networks/detector.py; the bytes are a sum 
 import math
 from dataclasses import dataclass
 
+from autoseg.arrays.tiles import TILE_PATCHES
 from autoseg.planning.cost import ENCODERS, Convolution, count_stage_voxels
 from autoseg.planning.memory import BOOL, FLOAT, LONG, MOMENTS
 from autoseg.records.detection import DetectionSpec
@@ -157,13 +158,17 @@ def estimate_detector_training(detector: Detector, batch: int, optimizer: str, p
 
 
 def estimate_detector_prediction(detector: Detector, volume_shape: tuple[float, ...]) -> int:
-    """Peak bytes to predict a scan of `volume_shape` voxels in float32, about: one tile on its way, the weights, scan and label map."""
+    """Peak bytes to predict a scan of `volume_shape` voxels in float32, about: tiles of four patches on their way (arrays/tiles.py), the
+
+    weights, scan and label map.
+    """
     regions = count_prediction_regions(detector.detection)
     layers = list_detector_convolutions(detector, Regions(regions.boxes, 0))
     masks = list_detector_convolutions(detector, Regions(0, regions.masks))
     dense = sum(layer.outputs * layer.voxels for layer in list_detector_convolutions(detector, Regions(0, 0)))
     heads = max(max(layer.outputs * layer.voxels for layer in part) for part in (layers, masks))
-    tile = FLOAT * (dense + GRADIENTS * heads) + _count_region_bytes(detector, regions, gradients=1) + _count_pair_bytes(detector)
+    patch = FLOAT * (dense + GRADIENTS * heads) + _count_region_bytes(detector, regions, gradients=1)
+    tile = TILE_PATCHES * patch + _count_pair_bytes(detector)
     return int(tile + FLOAT * (count_detector_weights(detector) + math.prod(volume_shape) * (detector.channels + 2)))
 
 

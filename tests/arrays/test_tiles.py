@@ -1,13 +1,14 @@
 """Where a sliding window stands, and its weights."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.arrays.tiles import choose_overlap, compute_padding, make_cores, make_gaussian, make_positions, make_tiles
+from autoseg.arrays.tiles import choose_overlap, choose_tile, compute_padding, make_cores, make_gaussian, make_positions, make_tiles
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -77,3 +78,22 @@ def test_cores_part_an_axis_and_objects_within_the_overlap_lie_whole_in_their_ti
             inside = (max(centre - reach, 0), min(centre + reach, size))
             assert start <= inside[0]
             assert inside[1] <= max(start + patch, size)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.data(), st.integers(2, 3))
+def test_a_detectors_tiles_cover_the_image_with_their_overlap_and_are_few_patches_large(data, dimension):
+    axes = [data.draw(st.tuples(st.integers(1, 400), st.integers(2, 8), st.sampled_from([1, 2, 4, 16]))) for _ in range(dimension)]
+    shape, divisors = tuple(size for size, _, _ in axes), tuple(divisor for _, _, divisor in axes)
+    patch = tuple(times * divisor for _, times, divisor in axes)
+    overlap = tuple(edge // 3 for edge in patch)
+    tile = choose_tile(shape, patch, overlap, divisors)
+    assert all(edge % divisor == 0 for edge, divisor in zip(tile, divisors))
+    assert np.prod(tile) <= 4 * np.prod(patch)
+    for size, edge, own, common in zip(shape, tile, patch, overlap):
+        assert edge <= 2 * own
+        starts = make_positions(size, edge, 1 - common / edge)
+        assert starts[-1] + edge >= size
+        assert all(b - a <= edge - common + 1 for a, b in pairwise(starts))
+        if tile != patch:  # not one tile fewer would do
+            assert len(starts) == 1 or (len(starts) - 1) * (2 * own - common) + common < size
