@@ -25,7 +25,7 @@ def count_joint(prediction: np.ndarray, reference: np.ndarray, labels: int) -> n
     joint = np.zeros((labels + 2) * base, np.int64)
     true, found = reference.reshape(-1), prediction.reshape(-1)
     for start in range(0, true.size, CHUNK):
-        rows = (true[start : start + CHUNK] + 1).astype(kind)  # row 0 is what is to be ignored
+        rows = true[start : start + CHUNK].astype(kind) + kind.type(1)  # -1 becomes row 0: what is to be ignored
         columns = np.maximum(found[start : start + CHUNK], 0).astype(kind)
         joint += np.bincount(rows * kind.type(base) + columns, minlength=joint.size)
     return joint.reshape(labels + 2, base)[1:]

@@ -74,7 +74,7 @@ COUNTS = (
 class Scores(SavedRecord, frozen=True, kw_only=True):
     """`mean` is the mean over foreground classes of the class means, classes without a defined value left out.
 
-    `unit` is that of the distances and of `nsd_tolerance`; `lesion_recall` by class and size over all cases, sizes without lesions left out.
+    `unit` is that of the distances and of `nsd_tolerance`; `lesion_recall` by class and size over all cases, empty sizes left out.
     """
 
     unit: Literal["mm", "px"] = "mm"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from whole_way import write_scan
 
-from autoseg.commands.evaluate import evaluate
+from autoseg.commands.evaluate import Wanted, evaluate
 from autoseg.errors import CasesFailed, InputError
 from autoseg.io.files import save_record
 from autoseg.records.dataset import ClassLabel
@@ -169,6 +169,6 @@ def test_voxels_to_be_ignored_in_the_references_are_not_counted(folders):
         cases=(case,),
     )
     save_record(masks / "predictions.json", manifest)
-    scores = evaluate(masks, references, only_predicted=True, workers=1)
+    scores = evaluate(masks, references, wanted=Wanted(only_predicted=True), workers=1)
     assert scores.classes["one"]["dice"].mean == 1
     assert next(row for row in scores.cases if row.class_name == "one").voxels_predicted == 32
