@@ -11,13 +11,15 @@ from autoseg.evaluation.surface import SurfaceDistances, list_shells, measure_su
 from autoseg.records.dataset import ClassLabel
 
 CLASSES = tuple(ClassLabel(name=f"class {number}", values=(number,)) for number in range(1, 5))
-REGIONS = tuple(ClassLabel(name=name, values=values) for name, values in (("whole", (1, 2, 3)), ("core", (2, 3)), ("rim", (3,)), ("no", (4,))))
+REGIONS = tuple(
+    ClassLabel(name=name, values=values) for name, values in (("whole", (1, 2, 3)), ("core", (2, 3)), ("rim", (3,)), ("no", (4,)))
+)
 NOTHING = SurfaceDistances(None, None, None, None)
 MAPS = 200
 
 
 def draw_pair(seed):
-    """A small prediction and reference with their spacing: patches and noise, 2D or 3D, some empty, of one voxel, or with voxels ignored."""
+    """A small prediction and reference with spacing and tolerance: patches and noise, some empty, of one voxel, or with voxels ignored."""
     generator = np.random.default_rng(seed)
     shape = tuple(generator.integers(1, 8, generator.integers(2, 4)))
     reference = _draw(generator, shape)
@@ -32,7 +34,12 @@ def draw_pair(seed):
     if seed % 4 == 0:
         reference[generator.random(shape) < 0.1] = -1
         prediction[generator.random(shape) < 0.05] = -1
-    return prediction, reference, tuple(generator.choice([0.5, 0.8, 1.0, 3.0], len(shape)).tolist()), float(generator.choice([0.0, 0.8, 1.0, 2.5]))
+    return (
+        prediction,
+        reference,
+        tuple(generator.choice([0.5, 0.8, 1.0, 3.0], len(shape)).tolist()),
+        float(generator.choice([0.0, 0.8, 1.0, 2.5])),
+    )
 
 
 def _draw(generator, shape):
@@ -152,4 +159,7 @@ def test_more_classes_than_a_byte_holds():
 
 def test_classes_that_share_nothing_are_one_layer():
     assert len(pack_layers(make_membership(CLASSES))) == 1
-    assert [layer.tolist() for layer in pack_layers(np.array([[0, 1, 1, 1], [0, 0, 1, 0], [0, 0, 0, 1]], bool))] == [[0, 1, 1, 1], [0, 0, 2, 3]]
+    assert [layer.tolist() for layer in pack_layers(np.array([[0, 1, 1, 1], [0, 0, 1, 0], [0, 0, 0, 1]], bool))] == [
+        [0, 1, 1, 1],
+        [0, 0, 2, 3],
+    ]
