@@ -110,7 +110,7 @@ def _measure_layer(sides: list[np.ndarray], spacing: tuple[float, ...], toleranc
     with ThreadPoolExecutor(2) as pool:
         there, back = pool.map(lambda side: find_surface(side, margins), sides)
         pairs = ((there, back), (back, there))
-        first, second = pool.map(lambda pair: compute_distances(*pair, shells, spacing), pairs)
+        first, second = pool.map(lambda pair: compute_distances(pair[0], pair[1], shells, spacing), pairs)
     numbers = np.union1d(there.numbers, back.numbers).tolist()
     return {n: _summarise(first[there.numbers == n], second[back.numbers == n], tolerance) for n in numbers}
 
