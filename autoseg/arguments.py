@@ -168,7 +168,15 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="scores.json")
     parser.add_argument("--only-predicted", action="store_true", help="references without a mask are no error")
     parser.add_argument("--task", choices=("semantic", "instance"), default="", help="classes or objects (default: what the files show)")
-    parser.add_argument("--metrics", choices=("glas",), default="", help="glas: object F1, Dice and Hausdorff distance too")
+    parser.add_argument(
+        "--metrics",
+        choices=("overlap", "glas"),
+        default="",
+        help="overlap: no distances, no lesions; glas: object F1, Dice and Hausdorff too",
+    )
+    parser.add_argument(
+        "--tolerance", type=positive, metavar="MM", help="of the surface Dice NSD (default: 1 mm; 2 pixels where no size is known)"
+    )
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:

@@ -156,8 +156,8 @@ def _predict(arguments: argparse.Namespace, progress: Any) -> None:
 def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.evaluate import Wanted, evaluate
 
-    wanted = Wanted(arguments.task, arguments.metrics)
-    evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress, wanted)
+    wanted = Wanted(arguments.task, arguments.metrics, arguments.tolerance, arguments.only_predicted)
+    evaluate(arguments.predictions, arguments.references, arguments.output, arguments.workers, progress, wanted)
 
 
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:

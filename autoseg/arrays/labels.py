@@ -33,11 +33,20 @@ def encode_labels(values: np.ndarray, classes: tuple[ClassLabel, ...], backgroun
     table = {background: 0, **_number_values(classes)}
     if ignore is not None:
         table[ignore] = -1
-    present, inverse = np.unique(values, return_inverse=True)
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if high - low < values.size:  # then counting takes a tenth of sorting
+        places = values - low
+        present = np.flatnonzero(np.bincount(places.ravel())) + low
+        columns = present - low
+    else:
+        present, places = np.unique(values, return_inverse=True)
+        columns = np.arange(present.size)
     unknown = [int(value) for value in present if int(value) not in table]
     if unknown:
         raise ValueError(f"values {unknown[:8]} belong to no class (known: {sorted(table)})")
-    return np.array([table[int(value)] for value in present], dtype=np.int16)[inverse].reshape(values.shape)
+    numbers = np.zeros(int(columns.max(initial=-1)) + 1, dtype=np.int16)
+    numbers[columns] = [table[int(value)] for value in present]
+    return numbers[places].reshape(values.shape)
 
 
 def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], background: int) -> np.ndarray:

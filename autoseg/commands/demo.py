@@ -48,7 +48,7 @@ def demo(output: str | Path = "", task: str = "semantic", progress: Progress = S
     The scans are MR-like with two structures, or for the task "instance" images of cells. Without `output` the folder is autoseg_demo or
     autoseg_demo_instance. Repeated, it goes on where it was stopped.
     """
-    from autoseg.commands.evaluate import evaluate
+    from autoseg.commands.evaluate import Wanted, evaluate
     from autoseg.commands.predict import PredictOptions, predict
     from autoseg.commands.train import TrainOptions, train
 
@@ -62,7 +62,7 @@ def demo(output: str | Path = "", task: str = "semantic", progress: Progress = S
         plan(subject.scans, run, subject.options, progress)
     train(run, 0, options=TrainOptions(minutes=MINUTES), progress=progress)
     predict(run, subject.scans / "images", masks, PredictOptions(cases="fold:0", preview=True), progress)
-    scores = evaluate(masks, subject.scans / "labels", only_predicted=True, progress=progress)
+    scores = evaluate(masks, subject.scans / "labels", wanted=Wanted(only_predicted=True), progress=progress)
     write_bytes(picture, _draw(subject, run, masks))
     progress.say(
         f"The whole way is done: mean {subject.title} {scores.mean[subject.metric] or 0:.3f} on scans that the model had not seen.\n"

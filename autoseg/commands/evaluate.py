@@ -8,30 +8,41 @@ from typing import Literal
 
 import numpy as np
 
-from autoseg.arrays.labels import encode_labels, find_values
+from autoseg.arrays.labels import encode_labels, find_values, make_membership
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
 from autoseg.errors import CasesFailed, InputError
+from autoseg.evaluation.lesions import add_lesions, choose_decades, find_lesions
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
+from autoseg.evaluation.surface import add_surfaces, measure_surfaces
 from autoseg.io.files import list_files, load_record, save_record, write_bytes
-from autoseg.io.scans import get_ending, read_label, strip_ending
+from autoseg.io.scans import choose_unit, get_ending, orient_spacing, read_label, strip_ending
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.predictions import Predictions
-from autoseg.records.scores import GLAS_METRICS, INSTANCE_METRICS, METRICS, CaseScore, InstanceScores, Scores
+from autoseg.records.scores import COUNTS, GLAS_METRICS, INSTANCE_METRICS, METRICS, CaseScore, InstanceScores, Scores, SizeRecall
 
 MANIFEST = "predictions.json"
-SHOWN = ("dice", "iou", "precision", "sensitivity", "specificity")
+SHOWN = ("dice", "iou", "nsd", "hd95_mm", "precision", "sensitivity")
+SHOWN_OVERLAP = ("dice", "iou", "precision", "sensitivity", "specificity")
+TOLERANCES = {"mm": 1.0, "px": 2.0}  # of the NSD, where none is asked for
+SCATTERED = 1.5  # lesions in a case that has the class, from which on they are told about
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to score: classes or objects ("": what masks and references show), and whether the GlaS measures too."""
+    """What to score: classes or objects ("": what masks and references show), and by what.
+
+    `metrics`: all of classes, or of overlap only, which is quickest; of objects "glas" adds the GlaS measures. `tolerance` is that of the
+    NSD in mm or pixels (None: 1 mm, 2 pixels). With `only_predicted` references without a mask are no error.
+    """
 
     task: Literal["", "semantic", "instance"] = ""
-    metrics: Literal["", "glas"] = ""
+    metrics: Literal["", "overlap", "glas"] = ""
+    tolerance: float | None = None
+    only_predicted: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,24 +52,24 @@ class Labelling:
     classes: tuple[ClassLabel, ...]
     background: int = 0
     ignore: int | None = None
-    unit: str = "mm"
+    unit: Literal["mm", "px"] = "mm"
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """One pair of files for a worker."""
+    """One pair of files for a worker; without a `tolerance` only overlap is scored."""
 
     case: str
     mask: Path
     reference: Path
     labelling: Labelling
+    tolerance: float | None
 
 
 def evaluate(
     predictions: str | Path,
     references: str | Path,
     output: str | Path | None = None,
-    only_predicted: bool = False,
     workers: int | None = None,
     progress: Progress = Silent(),
     wanted: Wanted = Wanted(),
@@ -66,7 +77,7 @@ def evaluate(
     """Scores a folder of masks against references: a folder, or a pattern with {case}. Writes scores.json and scores.csv.
 
     Raises InputError for a mask without reference or on another grid, and, after all else is scored, CasesFailed for references without a
-    mask unless `only_predicted`.
+    mask unless `wanted.only_predicted`.
     """
     folder = Path(predictions)
     masks, manifest = find_masks(folder)
@@ -83,12 +94,12 @@ def evaluate(
         scores = score_object_pairs(pairs, manifest, wanted.metrics == "glas", workers, progress)
         table = format_object_scores(scores, f"{len(pairs)} cases")
     else:
-        scores = score_pairs(pairs, labelling, workers, progress)
+        scores = score_pairs(pairs, labelling, workers, progress, wanted)
         table = format_scores(scores, f"{len(pairs)} cases")
     save_scores(scores, target)
     progress.say(table, event="scores", mean=scores.mean)
     progress.say(f"Scores: {target} and {target.with_suffix('.csv')}")
-    if missing and not only_predicted:
+    if missing and not wanted.only_predicted:
         raise CasesFailed(
             f"{len(missing)} references have no mask: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
             done=f"The {len(pairs)} others are scored.",
@@ -117,19 +128,29 @@ def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: l
     Objects are what is asked for, what the manifest says, folders of one file per object, or more values than classes have, each of one
     object (as in planning). Raises InputError where that and what is asked for cannot both be.
     """
-    task = wanted.task or (manifest.task if manifest else "instance" if wanted.metrics else "")
-    in_files = any(reference.is_dir() for reference in references)
-    if task == "semantic" and (in_files or wanted.metrics):
-        what = "The references are folders of one file per object" if in_files else f"--metrics {wanted.metrics} is about objects"
-        raise InputError(f"{what}, but classes are to be scored.", todo="--task instance scores the values of masks as objects.")
-    if task == "instance" or in_files:
+    task = choose_task(wanted, manifest, any(reference.is_dir() for reference in references))
+    if task == "instance":
         return None
     if manifest is not None:
         return Labelling(manifest.classes, manifest.background_value, manifest.ignore_value, manifest.unit)
     values = sorted({value for path in references for value in find_values(read_label(path)[0])})
     if not task and len(values) > MANY_VALUES and all(_holds_single_objects(path) for path in references):
         return None
-    return Labelling(tuple(ClassLabel(name=f"label_{value}", values=(value,)) for value in values))
+    unit: Literal["mm", "px"] = "px" if choose_unit(references) == "px" else "mm"
+    return Labelling(tuple(ClassLabel(name=f"label_{value}", values=(value,)) for value in values), unit=unit)
+
+
+def choose_task(wanted: Wanted, manifest: Predictions | None, in_files: bool) -> str:
+    """Classes or objects, or "" where nothing asked for says so; `in_files`: the references are folders of one file per object."""
+    of_classes = "--metrics overlap" if wanted.metrics == "overlap" else "--tolerance" if wanted.tolerance is not None else ""
+    meant = "instance" if wanted.metrics == "glas" else "semantic" if of_classes else ""
+    task = wanted.task or (manifest.task if manifest else "instance" if in_files else meant)
+    if task == "semantic" and (in_files or wanted.metrics == "glas"):
+        what = "The references are folders of one file per object" if in_files else "--metrics glas is about objects"
+        raise InputError(f"{what}, but classes are to be scored.", todo="--task instance scores the values of masks as objects.")
+    if task == "instance" and of_classes:
+        raise InputError(f"{of_classes} is about classes, but objects are to be scored.", todo="Leave it out, or add --task semantic.")
+    return task
 
 
 def _holds_single_objects(path: Path) -> bool:
@@ -148,15 +169,18 @@ def score_pairs(
     labelling: Labelling,
     workers: int | None = None,
     progress: Progress = Silent(),
+    wanted: Wanted = Wanted(),
 ) -> Scores:
     """Scores mask and reference files by case. Raises InputError with all pairs that do not fit each other."""
-    tasks = [ScoreTask(case, mask, reference, labelling) for case, (mask, reference) in pairs.items()]
+    tolerance = wanted.tolerance or TOLERANCES[labelling.unit]
+    asked = None if wanted.metrics == "overlap" else tolerance
+    tasks = [ScoreTask(case, mask, reference, labelling, asked) for case, (mask, reference) in pairs.items()]
     rows = run_pairs(score_files, tasks, workers, progress)
-    return summarise([row for own in rows.values() for row in own], labelling.classes)
+    return summarise([row for own in rows.values() for row in own], labelling.classes, labelling.unit, tolerance)
 
 
 def score_files(task: ScoreTask) -> list[CaseScore]:
-    """Scores one pair of files. Raises InputError for other shapes and for values that no class has."""
+    """Scores one pair of files; the reference's voxels count. Raises InputError for other shapes and for values that no class has."""
     mask, mask_grid = read_label(task.mask)
     reference, grid = read_label(task.reference)
     if mask.shape != reference.shape:
@@ -166,8 +190,15 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
         encoded = [encode_labels(values, labelling.classes, labelling.background, labelling.ignore) for values in (mask, reference)]
     except ValueError as error:
         raise InputError(f"{task.mask.name} or its reference: {error}.") from None
-    voxel = float(np.prod(grid.spacing)) if labelling.unit == "mm" and len(grid.spacing) == 3 else None
-    return score_case(task.case, count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes))), labelling.classes, voxel)
+    size = float(np.prod(grid.spacing)) if labelling.unit == "mm" else None
+    joint = count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes)))
+    rows = score_case(task.case, joint, labelling.classes, size if len(grid.spacing) == 3 else None)
+    if task.tolerance is None:
+        return rows
+    membership = make_membership(labelling.classes)
+    spacing = orient_spacing(grid) if labelling.unit == "mm" else (1.0,) * reference.ndim
+    rows = add_surfaces(rows, measure_surfaces(encoded[0], encoded[1], membership, spacing, task.tolerance))
+    return add_lesions(rows, find_lesions(encoded[0], encoded[1], membership), *choose_decades(reference.ndim, size))
 
 
 def save_scores(scores: Scores | InstanceScores, path: Path) -> None:
@@ -175,32 +206,61 @@ def save_scores(scores: Scores | InstanceScores, path: Path) -> None:
     save_record(path, scores)
     objects = isinstance(scores, InstanceScores)
     metrics = (*INSTANCE_METRICS, *GLAS_METRICS) if objects else METRICS
-    counts = ("objects_reference", "objects_predicted") if objects else ("voxels_reference", "voxels_predicted")
+    counts = ("objects_reference", "objects_predicted") if objects else COUNTS
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["case", "class", *metrics, *counts])
     for row in scores.cases:
         values = [getattr(row, metric) for metric in metrics]
         cells = ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([row.case, row.class_name, *cells, *(getattr(row, count) for count in counts)])
+        writer.writerow([row.case, row.class_name, *cells, *(getattr(row, count) for count in counts)])  # csv leaves None empty
     write_bytes(path.with_suffix(".csv"), stream.getvalue().encode())
 
 
 def format_scores(scores: Scores, title: str) -> str:
     """The table for the screen: a row per class with the number of cases in which it has a Dice, the mean, and the worst cases."""
+    shown = SHOWN if any(row.nsd is not None for row in scores.cases) else SHOWN_OVERLAP
+    titles = {"nsd": f"nsd {scores.nsd_tolerance:g} {scores.unit}", "hd95_mm": f"hd95 ({scores.unit})"}
     width = max(len("class"), *(len(name) for name in scores.classes))
-    lines = [f"{title}:", f"  {'class':<{width}}  cases  " + "  ".join(f"{name:>11}" for name in SHOWN)]
+    lines = [f"{title}:", f"  {'class':<{width}}  cases  " + "  ".join(f"{titles.get(name, name):>11}" for name in shown)]
     for name, intervals in scores.classes.items():
-        lines.append(f"  {name:<{width}}  {intervals['dice'].n:>5}  " + "  ".join(f"{_show(intervals[m].mean):>11}" for m in SHOWN))
-    lines.append(f"  {'mean':<{width}}  {'':>5}  " + "  ".join(f"{_show(scores.mean[m]):>11}" for m in SHOWN))
-    absent = {name: sum(row.dice is None for row in scores.cases if row.class_name == name) for name in scores.classes}
-    for name, count in absent.items():
-        if count:
-            lines.append(f"  {name} is absent from mask and reference of {count} cases: n/a there, left out of the means")
+        lines.append(f"  {name:<{width}}  {intervals['dice'].n:>5}  " + "  ".join(f"{_show(intervals[m].mean):>11}" for m in shown))
+    lines.append(f"  {'mean':<{width}}  {'':>5}  " + "  ".join(f"{_show(scores.mean[m]):>11}" for m in shown))
+    for name in scores.classes:
+        lines += _tell_of_class(name, [row for row in scores.cases if row.class_name == name], scores)
     worst = sorted((row.dice, row.case, row.class_name) for row in scores.cases if row.dice is not None)[:3]
     if len(scores.cases) > 3:
         lines.append("  lowest Dice: " + ", ".join(f"{case} ({name}) {dice:.3f}" for dice, case, name in worst))
     return "\n".join(lines)
+
+
+def _tell_of_class(name: str, rows: list[CaseScore], scores: Scores) -> list[str]:
+    """In how many cases a class has no value, and, where it is scattered over several lesions, how many of those were found."""
+    lines = []
+    absent = sum(row.dice is None for row in rows)
+    if absent:
+        lines.append(f"  {name} is absent from mask and reference of {absent} cases: n/a there, left out of the means")
+    alone = sum(row.nsd is not None and row.hd95_mm is None for row in rows)
+    if alone:
+        lines.append(
+            f"  {name} is in mask or reference alone of {alone} cases: Dice and nsd are 0 there, distances n/a and left out of the means"
+        )
+    lesions = [row.lesions_reference for row in rows if row.lesions_reference]
+    if lesions and sum(lesions) >= SCATTERED * len(lesions):
+        found, predicted, false = (sum(getattr(row, f"lesions_{what}") or 0 for row in rows) for what in ("found", "predicted", "false"))
+        sizes = ", ".join(_tell_size(part, _choose_size_unit(rows, scores)) for part in scores.lesion_recall[name])
+        lines.append(f"  {name}: {found} of {sum(lesions)} lesions found ({sizes}); {false} of {predicted} predicted are false")
+    return lines
+
+
+def _choose_size_unit(rows: list[CaseScore], scores: Scores) -> str:
+    solid = any(row.volume_reference_ml is not None for row in rows)
+    return "voxels" if scores.unit == "px" else "ml" if solid else "mm²"
+
+
+def _tell_size(part: SizeRecall, unit: str) -> str:
+    size = f"from {part.low_ml:g}" if part.high_ml is None else f"{part.low_ml:g} to {part.high_ml:g}"
+    return f"{size} {unit} {part.found} of {part.lesions}"
 
 
 def _show(value: float | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.arrays.listing import list_objects, turn_objects
 from autoseg.arrays.volume import Volume
-from autoseg.commands.evaluate import MANIFEST, evaluate
+from autoseg.commands.evaluate import MANIFEST, Wanted, evaluate
 from autoseg.errors import AutosegError, CasesFailed, InputError
 from autoseg.inference.predictor import Predictor, load_predictor
 from autoseg.io.files import digest_files, list_files, load_record, name_full_disk, remove_partials, save_record, write_bytes
@@ -92,7 +92,7 @@ def predict(
     if done:
         progress.say(f"{done} masks in {output}", event="masks", count=done, folder=str(output))
     if options.reference and done:
-        evaluate(output, options.reference, only_predicted=True, progress=progress)
+        evaluate(output, options.reference, wanted=Wanted(only_predicted=True), progress=progress)
     if failed:
         table = "\n".join(f"{case.case}  {case.message}" for case in failed)
         raise CasesFailed(

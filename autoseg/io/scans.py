@@ -182,6 +182,14 @@ def read_label(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Gr
     return values, _grid_of(image)
 
 
+def orient_spacing(grid: Grid) -> tuple[float, ...]:
+    """The spacing of a stored grid along the axes that read_label turns its values to, canonical array order."""
+    image = sitk.Image([1] * len(grid.spacing), sitk.sitkUInt8)
+    image.SetSpacing(tuple(reversed(grid.spacing)))
+    image.SetDirection(grid.direction)
+    return tuple(reversed(_orient(image, CANONICAL).GetSpacing()))
+
+
 def read_mask(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Grid]:
     """Where any component of a file but its alpha channel is not 0: bool in canonical orientation, and the grid that its file says."""
     components = read_components(path)

@@ -16,8 +16,24 @@ class Interval(Record, frozen=True, kw_only=True):
     n: int
 
 
+class SizeRecall(Record, frozen=True, kw_only=True):
+    """How many of the lesions of some size were found: from `low_ml` to below `high_ml` (None: no upper limit).
+
+    In 2D the sizes are areas in mm²; where there is no physical unit they are pixels or voxels.
+    """
+
+    low_ml: float
+    high_ml: float | None
+    lesions: int
+    found: int
+
+
 class CaseScore(Record, frozen=True, kw_only=True):
-    """One class of one case. None where a metric is undefined: a class absent from prediction and reference has no Dice."""
+    """One class of one case. None where a metric is undefined: a class absent from prediction and reference has no Dice.
+
+    Distances (evaluation/surface.py) are in mm, or in pixels where Scores.unit says so; None also where they were not asked for. Lesions
+    are the connected objects of the class (evaluation/lesions.py), `lesions_false` those predicted that touch none of the reference.
+    """
 
     case: str
     class_name: str = msgspec.field(name="class")
@@ -26,20 +42,46 @@ class CaseScore(Record, frozen=True, kw_only=True):
     precision: float | None
     sensitivity: float | None
     specificity: float | None
+    accuracy: float | None = None
+    mcc: float | None = None
     volume_reference_ml: float | None
     volume_predicted_ml: float | None
+    volume_difference_ml: float | None = None
+    hausdorff_mm: float | None = None
+    hd95_mm: float | None = None
+    assd_mm: float | None = None
+    nsd: float | None = None
     voxels_reference: int
     voxels_predicted: int
+    lesions_reference: int | None = None
+    lesions_found: int | None = None
+    lesions_predicted: int | None = None
+    lesions_false: int | None = None
+    lesion_recall: tuple[SizeRecall, ...] = ()
 
 
-METRICS = ("dice", "iou", "precision", "sensitivity", "specificity", "volume_reference_ml", "volume_predicted_ml")
+SURFACE_METRICS = ("hausdorff_mm", "hd95_mm", "assd_mm", "nsd")
+METRICS = (
+    *("dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "mcc"),
+    *("volume_reference_ml", "volume_predicted_ml", "volume_difference_ml", *SURFACE_METRICS),
+)
+COUNTS = (
+    *("voxels_reference", "voxels_predicted"),
+    *("lesions_reference", "lesions_found", "lesions_predicted", "lesions_false"),
+)
 
 
 class Scores(SavedRecord, frozen=True, kw_only=True):
-    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out."""
+    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out.
 
+    `unit` is that of the distances and of `nsd_tolerance`; `lesion_recall` by class and size over all cases, empty sizes left out.
+    """
+
+    unit: Literal["mm", "px"] = "mm"
+    nsd_tolerance: float = 1.0
     mean: dict[str, float | None]
     classes: dict[str, dict[str, Interval]]
+    lesion_recall: dict[str, tuple[SizeRecall, ...]] = msgspec.field(default_factory=dict)
     cases: tuple[CaseScore, ...]
 
 

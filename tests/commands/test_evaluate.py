@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from whole_way import write_scan
 
-from autoseg.commands.evaluate import evaluate
+from autoseg.commands.evaluate import Wanted, evaluate
 from autoseg.errors import CasesFailed, InputError
 from autoseg.io.files import save_record
 from autoseg.records.dataset import ClassLabel
@@ -169,6 +170,99 @@ def test_voxels_to_be_ignored_in_the_references_are_not_counted(folders):
         cases=(case,),
     )
     save_record(masks / "predictions.json", manifest)
-    scores = evaluate(masks, references, only_predicted=True, workers=1)
+    scores = evaluate(masks, references, wanted=Wanted(only_predicted=True), workers=1)
     assert scores.classes["one"]["dice"].mean == 1
     assert next(row for row in scores.cases if row.class_name == "one").voxels_predicted == 32
+
+
+def place_cube(start, size=3, number=1):
+    """A cube in a volume of 4 x 12 x 12."""
+    label = np.zeros((4, 12, 12), np.uint8)
+    label[:, start : start + size, 4:7] = number
+    return label
+
+
+def get_row(scores, case, name="label_1"):
+    return next(row for row in scores.cases if (row.case, row.class_name) == (case, name))
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """Cubes of which the masks lie two voxels of 1.5 mm off; c has none in the mask."""
+    for name, start in (("a", 2), ("b", 4)):
+        write_scan(tmp_path / "masks" / f"{name}.nii.gz", place_cube(start + 2), (2.0, 1.5, 1.0))
+        write_scan(tmp_path / "references" / f"{name}.nii.gz", place_cube(start), (2.0, 1.5, 1.0))
+    write_scan(tmp_path / "masks" / "c.nii.gz", place_cube(0, 0), (2.0, 1.5, 1.0))
+    write_scan(tmp_path / "references" / "c.nii.gz", place_cube(3), (2.0, 1.5, 1.0))
+    return tmp_path / "masks", tmp_path / "references"
+
+
+def test_distances_are_in_mm_and_have_a_tolerance(moved):
+    scores = evaluate(*moved, workers=1, wanted=Wanted(tolerance=2.5))
+    row = get_row(scores, "a")
+    assert (row.hausdorff_mm, row.hd95_mm) == (3.0, 3.0)
+    assert 0 < row.assd_mm < 3
+    assert 0 < row.nsd < get_row(evaluate(*moved, workers=1, wanted=Wanted(tolerance=3.0)), "a").nsd == 1
+    assert (scores.unit, scores.nsd_tolerance) == ("mm", 2.5)
+    assert (row.lesions_reference, row.lesions_found, row.lesions_predicted, row.lesions_false) == (1, 1, 1, 0)
+    assert row.volume_difference_ml == 0
+
+
+def test_the_size_of_voxels_follows_the_axes_of_a_turned_file(moved, tmp_path):
+    image = sitk.ReadImage(str(moved[1] / "a.nii.gz"))
+    turned = sitk.PermuteAxes(image, (1, 2, 0))
+    sitk.WriteImage(turned, str(moved[1] / "a.nii.gz"))
+    assert turned.GetSpacing() == (1.5, 2.0, 1.0)
+    assert get_row(evaluate(*moved, workers=1), "a").hausdorff_mm == 3.0
+
+
+def test_a_class_on_one_side_only_has_no_distance_and_is_counted(autoseg, moved):
+    answer = autoseg("evaluate", *moved)
+    assert answer.code == 0
+    scores = json.loads((moved[0] / "scores.json").read_text())
+    row = next(row for row in scores["cases"] if row["case"] == "c")
+    assert (row["hausdorff_mm"], row["hd95_mm"], row["assd_mm"], row["nsd"]) == (None, None, None, 0)
+    assert (scores["classes"]["label_1"]["hd95_mm"]["n"], scores["classes"]["label_1"]["nsd"]["n"]) == (2, 3)
+    assert "label_1 is in mask or reference alone of 1 cases" in answer.out
+    assert "hd95 (mm)" in answer.out
+    assert "nsd 1 mm" in answer.out
+    rows = list(csv.DictReader((moved[0] / "scores.csv").open()))
+    assert [row["hd95_mm"] for row in rows] == ["3", "3", ""]
+    assert [row["lesions_found"] for row in rows] == ["1", "1", "0"]
+
+
+def test_only_overlap_is_scored_where_that_is_asked_for(autoseg, moved):
+    answer = autoseg("evaluate", *moved, "--metrics", "overlap")
+    assert answer.code == 0
+    assert "hd95" not in answer.out
+    rows = list(csv.DictReader((moved[0] / "scores.csv").open()))
+    assert {row["nsd"] + row["hd95_mm"] + row["lesions_reference"] for row in rows} == {""}
+    assert all(row["dice"] for row in rows)
+
+
+def test_pictures_are_scored_in_pixels(autoseg, tmp_path):
+    for folder, start in (("masks", 4), ("references", 2)):
+        (tmp_path / folder).mkdir()
+        sitk.WriteImage(sitk.GetImageFromArray(place_cube(start)[0]), str(tmp_path / folder / "a.png"))
+    assert autoseg("evaluate", tmp_path / "masks", tmp_path / "references").code == 0
+    scores = json.loads((tmp_path / "masks" / "scores.json").read_text())
+    assert (scores["unit"], scores["nsd_tolerance"], scores["cases"][0]["hd95_mm"], scores["cases"][0]["nsd"]) == ("px", 2, 2, 1)
+    assert scores["lesion_recall"]["label_1"] == [{"low_ml": 0, "high_ml": 100, "lesions": 1, "found": 1}]
+
+
+def test_scattered_lesions_are_told_by_size(autoseg, tmp_path):
+    reference, mask = np.zeros((2, 4, 40, 40), np.uint8)
+    reference[1, 2:4, 2:4] = reference[1, 8:30, 8:30] = mask[1, 10:20, 10:20] = mask[1, 36, 36] = 1
+    write_scan(tmp_path / "references" / "a.nii.gz", reference)
+    write_scan(tmp_path / "masks" / "a.nii.gz", mask)
+    answer = autoseg("evaluate", tmp_path / "masks", tmp_path / "references")
+    told = "label_1: 1 of 2 lesions found (0 to 0.1 ml 0 of 1, 0.1 to 1 ml 1 of 1); 1 of 2 predicted are false"
+    assert told in answer.out
+
+
+@pytest.mark.parametrize("words", [("--metrics", "overlap"), ("--tolerance", "2")])
+def test_what_is_about_classes_does_not_go_with_objects(autoseg, folders, words):
+    answer = autoseg("evaluate", *folders, "--task", "instance", *words)
+    assert answer.code == 2
+    assert f"{words[0]}" in answer.err
+    assert "--task semantic" in answer.err

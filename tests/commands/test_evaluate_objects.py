@@ -136,7 +136,7 @@ def save_manifest(folder, label_pattern, ignore=None):
 @pytest.mark.parametrize("pattern", ["{case}/masks/*.png", "{case}/masks"])
 def test_the_manifest_says_what_was_predicted(folders, pattern):
     save_manifest(folders[0], pattern)
-    scores = evaluate(*folders, only_predicted=True, workers=1)
+    scores = evaluate(*folders, wanted=Wanted(only_predicted=True), workers=1)
     assert scores.classes["nucleus"]["ap_cell_50"].mean == pytest.approx(3 / 5)
 
 
@@ -199,6 +199,6 @@ def test_the_nuclei_against_themselves_are_right(real_scans, tmp_path):
     for folder in sorted(nuclei.iterdir())[:3]:
         ids = read_reference(folder / "masks", (ClassLabel(name="nucleus", values=(1,)),), ()).ids
         write_scan(tmp_path / f"{folder.name}.png", ids.astype(np.uint16))
-    scores = evaluate(tmp_path, nuclei, only_predicted=True, workers=1)
+    scores = evaluate(tmp_path, nuclei, wanted=Wanted(only_predicted=True), workers=1)
     assert {scores.mean[name] for name in ("ap_cell_50_95", "f1_50", "pq", "aji", "aji_plus", "seg")} == {1}
     assert len(scores.cases) == 3

@@ -8,7 +8,7 @@ import signal
 import pytest
 from whole_way import MODEL, STEPS, TRAIN_WORDS, list_partials, make_folder, read_array, start_slowly, wait_until
 
-from autoseg.commands.evaluate import evaluate
+from autoseg.commands.evaluate import Wanted, evaluate
 from autoseg.commands.plan import PlanOptions, plan
 from autoseg.commands.predict import PredictOptions, predict
 from autoseg.io.files import load_record
@@ -106,7 +106,7 @@ def test_one_case_only_trains_and_says_that_there_is_no_score(autoseg, tmp_path)
 
 def test_the_score_of_a_fold_is_that_of_predicting_and_evaluating_its_cases(trained, scans, tmp_path):
     predict(trained, scans / "images", tmp_path / "out", PredictOptions(cases="fold:0", device="cpu"))
-    later = evaluate(tmp_path / "out", scans / "labels", only_predicted=True)
+    later = evaluate(tmp_path / "out", scans / "labels", wanted=Wanted(only_predicted=True))
     validated = RunFolder(trained).load_splits().folds[0].validation
     assert later == load_record(Scores, trained / MODEL / "validation" / "scores.json")
     assert {row.case for row in later.cases} == set(validated)

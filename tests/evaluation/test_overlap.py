@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.evaluation.overlap import count_joint, score_case
+from autoseg.evaluation.overlap import CHUNK, blank_ignored, count_joint, score_case
 from autoseg.records.dataset import ClassLabel
 
 CLASSES = tuple(ClassLabel(name=f"class {number}", values=(number,)) for number in (1, 2, 3))
@@ -31,6 +31,15 @@ def count(prediction, reference, number):
     return counts
 
 
+def correlate(prediction, reference, number):
+    """Matthews' coefficient is Pearson's correlation of the two masks; None where one of them is constant."""
+    counted = reference != -1
+    masks = (prediction[counted] == number, reference[counted] == number)
+    if any(mask.all() or not mask.any() for mask in masks):
+        return None
+    return pytest.approx(float(np.corrcoef(*masks)[0, 1]))
+
+
 def divide(part, whole):
     return pytest.approx(part / whole) if whole else None
 
@@ -48,7 +57,10 @@ def test_metrics_are_those_of_voxels_counted_one_by_one(pair):
         assert score.precision == divide(n["tp"], n["tp"] + n["fp"])
         assert score.sensitivity == divide(n["tp"], n["tp"] + n["fn"])
         assert score.specificity == divide(n["tn"], n["tn"] + n["fp"])
+        assert score.accuracy == divide(n["tp"] + n["tn"], sum(n.values()))
+        assert score.mcc == correlate(*pair, number)
         assert (score.voxels_reference, score.voxels_predicted) == (n["tp"] + n["fn"], n["tp"] + n["fp"])
+        assert score.volume_difference_ml == pytest.approx((n["fp"] - n["fn"]) * 2.5 / 1000)
         assert score.volume_reference_ml == pytest.approx((n["tp"] + n["fn"]) * 2.5 / 1000)
         assert score.volume_predicted_ml == pytest.approx((n["tp"] + n["fp"]) * 2.5 / 1000)
 
@@ -109,3 +121,18 @@ def test_pixels_without_a_size_have_no_volume():
 def test_a_volume_of_a_thousand_cubic_mm_is_a_millilitre():
     score = score_case("a", count_joint(np.ones(500, int), np.ones(500, int), 1), CLASSES[:1], 2.0)[0]
     assert score.volume_reference_ml == 1
+
+
+def test_maps_longer_than_what_is_counted_at_once_and_many_labels():
+    generator = np.random.default_rng(0)
+    prediction, reference = (generator.integers(-1, 301, 2 * CHUNK + 5).astype(np.int16) for _ in range(2))
+    joint = count_joint(prediction, reference, 300)
+    expected = np.zeros((301, 301), np.int64)
+    np.add.at(expected, (reference[reference >= 0], np.maximum(prediction, 0)[reference >= 0]), 1)
+    np.testing.assert_array_equal(joint, expected)
+
+
+def test_what_is_to_be_ignored_is_background_on_both_sides():
+    prediction, reference = np.array([1, 1, -1, 2]), np.array([-1, 1, 2, 0])
+    assert [side.tolist() for side in blank_ignored(prediction, reference)] == [[0, 1, 0, 2], [0, 1, 2, 0]]
+    assert blank_ignored(prediction[3:], reference[3:])[0].base is prediction  # nothing to change, nothing copied

@@ -1,5 +1,6 @@
 """Means over cases and classes; what is undefined is left out and counted."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import compute_interval, summarise
 from autoseg.records.dataset import ClassLabel
-from autoseg.records.scores import METRICS
+from autoseg.records.scores import METRICS, SizeRecall
 
 CLASSES = tuple(ClassLabel(name=name, values=(number,)) for number, name in enumerate(("liver", "tumour", "cyst"), 1))
 values = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12)
@@ -62,6 +63,14 @@ def test_classes_are_averaged_over_their_cases_and_then_over_classes():
     assert (scores.classes["cyst"]["dice"].mean, scores.classes["cyst"]["dice"].n) == (None, 0)
     assert scores.mean["dice"] == pytest.approx((5 / 6 + 1) / 2)  # the class that never occurs is left out
     assert set(scores.mean) == set(METRICS) == set(scores.classes["liver"])
+
+
+def test_unit_and_tolerance_are_told_and_lesions_added_up():
+    part = SizeRecall(low_ml=0.0, high_ml=0.1, lesions=2, found=1)
+    rows = [msgspec.structs.replace(row, lesion_recall=(part,)) for case in "ab" for row in score(case, [1, 0], [1, 0])[:1]]
+    scores = summarise(rows, CLASSES, "px", 2.0)
+    assert (scores.unit, scores.nsd_tolerance) == ("px", 2.0)
+    assert scores.lesion_recall == {"liver": (SizeRecall(low_ml=0.0, high_ml=0.1, lesions=4, found=2),), "tumour": (), "cyst": ()}
 
 
 def test_no_defined_value_at_all_gives_no_mean():

@@ -21,6 +21,7 @@ from autoseg.io.scans import (
     get_ending,
     get_mask_name,
     make_volume_of_array,
+    orient_spacing,
     read_components,
     read_image,
     read_label,
@@ -270,6 +271,7 @@ def test_image_and_label_of_one_direction_fall_on_the_same_voxels(tmp_path):
         volume = read_scan([tmp_path / "scan.nrrd"], GREY)
         assert np.array_equal(volume.array[0], label), name
         assert describe_grid_mismatch(volume.stored, grid) == ""
+        assert orient_spacing(grid) == volume.grid.spacing, name
 
 
 def test_grids_that_disagree_are_described():
