@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from autoseg.records.base import Record, SavedRecord, decode
+from autoseg.records.verdict import Finding, Fitness, Light
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -30,17 +31,41 @@ class CaseScore(Record, frozen=True, kw_only=True):
     volume_predicted_ml: float | None
     voxels_reference: int
     voxels_predicted: int
+    accuracy: float | None = None
+    mcc: float | None = None
+    volume_difference_ml: float | None = None
+    hausdorff_mm: float | None = None
+    hd95_mm: float | None = None
+    assd_mm: float | None = None
+    nsd: float | None = None
+
+
+class SizeRecall(Record, frozen=True, kw_only=True):
+    """How many of the reference's lesions of a size were found: low_ml <= volume < high_ml, None without bound."""
+
+    low_ml: float
+    high_ml: float | None
+    lesions: int
+    found: int
 
 
 METRICS = ("dice", "iou", "precision", "sensitivity", "specificity", "volume_reference_ml", "volume_predicted_ml")
 
 
 class Scores(SavedRecord, frozen=True, kw_only=True):
-    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out."""
+    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out.
+
+    `lights`, `purposes` and `findings` are what evaluation/lights.py and evaluation/diagnosis.py make of it.
+    """
 
     mean: dict[str, float | None]
     classes: dict[str, dict[str, Interval]]
     cases: tuple[CaseScore, ...]
+    unit: Literal["mm", "px"] = "mm"
+    lesion_recall: dict[str, tuple[SizeRecall, ...]] = msgspec.field(default_factory=dict)
+    lights: tuple[Light, ...] = ()
+    purposes: tuple[Fitness, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class InstanceScore(Record, frozen=True, kw_only=True):
