@@ -12,6 +12,7 @@ from autoseg.arrays.labels import encode_labels, find_values
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
+from autoseg.commands.verdict import format_verdict, judge
 from autoseg.errors import CasesFailed, InputError
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
@@ -28,10 +29,11 @@ SHOWN = ("dice", "iou", "precision", "sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to score: classes or objects ("": what masks and references show), and whether the GlaS measures too."""
+    """What to score: classes or objects ("": what masks and references show), whether the GlaS measures too, and the lights' limits."""
 
     task: Literal["", "semantic", "instance"] = ""
     metrics: Literal["", "glas"] = ""
+    limits: tuple[tuple[str, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,12 @@ def evaluate(
         scores = score_object_pairs(pairs, manifest, wanted.metrics == "glas", workers, progress)
         table = format_object_scores(scores, f"{len(pairs)} cases")
     else:
-        scores = score_pairs(pairs, labelling, workers, progress)
+        scores = judge(score_pairs(pairs, labelling, workers, progress), wanted.limits)
         table = format_scores(scores, f"{len(pairs)} cases")
     save_scores(scores, target)
     progress.say(table, event="scores", mean=scores.mean)
+    if isinstance(scores, Scores):
+        progress.say(format_verdict(scores), event="verdict")
     progress.say(f"Scores: {target} and {target.with_suffix('.csv')}")
     if missing and not only_predicted:
         raise CasesFailed(

@@ -214,7 +214,9 @@ def find_absent(name: str, rows: Sequence[CaseScore], folds: Sequence[tuple[str,
     if not having:
         what = f"{name} occurs in none of the {len(rows)} references."
         return [Finding(name="absent", what=what, evidence="It has no Dice.", cure="Check --classes and the values in the label files.")]
-    cure = f"Spread it over the folds: autoseg plan FOLDER -o ANOTHER_RUN --stratify FILE.csv:COLUMN (a column that tells cases with {name})."
+    cure = (
+        f"Spread it over the folds: autoseg plan FOLDER -o ANOTHER_RUN --stratify FILE.csv:COLUMN (a column that tells cases with {name})."
+    )
     findings = []
     for number, cases in enumerate(folds):
         here = having & set(cases)
