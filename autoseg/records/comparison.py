@@ -21,9 +21,9 @@ class CaseDifference(Record, frozen=True, kw_only=True):
 class PairedDifference(Record, frozen=True, kw_only=True):
     """One metric of one class over the cases where both have it; the interval is that of the mean of second - first over cases.
 
-    `p` is of the Wilcoxon signed-rank test, `p_holm` the same corrected for the number of classes (Holm 1979). `one_sided` cases, where
-    only one of both is defined, are left out. `judgement` names the better one where the difference is more than noise. `worst` and `best` are
-    the cases in which second loses and gains most.
+    `p` is of the Wilcoxon signed-rank test, `p_holm` the same corrected for the number of classes (Holm 1979). `one_sided` counts the
+    cases, left out, where only one of both is defined. `judgement` names the better one where the difference is more than noise. `worst`
+    and `best` are the cases in which second loses and gains most.
     """
 
     class_name: str
