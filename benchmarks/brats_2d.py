@@ -3,9 +3,9 @@
 python benchmarks/brats_2d.py FOLDER_OF_CASES [--minutes 60] [--run RUN]
 python benchmarks/brats_2d.py --made-up [--minutes 0.3]      (tiny scans of the same names, to try it)
 
-FOLDER holds BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii(.gz), labels 0, 1, 2, 4. The published figures come without
-definitions: ours are Dice and IoU over the voxels of all unseen cases taken together, mean over the four classes with and without the
-background; the mean over cases of the three tumour classes' Dice as `autoseg evaluate` gives it; and the share of voxels that are right.
+FOLDER holds BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii(.gz), labels 0, 1, 2, 4. The published figures come
+without definitions: ours are Dice and IoU over the voxels of all unseen cases taken together, mean over the four classes with and without
+the background; the mean over cases of the three tumour classes' Dice as `evaluate` gives it; and the share of voxels that are right.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Glands of the GlaS challenge (Warwick QU): both ways to tell them apart, trained and scored on its two test parts, beside published figures.
+"""Glands of the GlaS challenge (Warwick QU): both ways to tell them apart, scored on its two test parts, beside published figures.
 
 python benchmarks/glas.py FOLDER_OF_WARWICK_QU [--minutes 60] [--only instance_2d,boundary_2d] [--run RUN]
 python benchmarks/glas.py --made-up [--minutes 0.3]      (tiny images of the same names, to try it)
 
-FOLDER holds train_1.bmp, train_1_anno.bmp (one id per gland), …, testA_1.bmp, testB_1.bmp. The test parts are in no training fold. The report
-that the published figures come from defines neither IoU nor F1: ours are given by pixel (gland against ground, mean over images) and by
-object (the challenge's own F1, Dice and Hausdorff distance in pixels, pooled over a part; and F1 at an IoU of .5, mean over images).
+FOLDER holds train_1.bmp, train_1_anno.bmp (one id per gland), …, testA_1.bmp, testB_1.bmp. The test parts are in no training fold. The
+report that the published figures come from defines neither IoU nor F1: ours are given by pixel (gland against ground, mean over images)
+and by object (the challenge's own F1, Dice and Hausdorff distance in pixels, pooled over a part; and F1 at an IoU of .5, mean over images).
 """
 
 import argparse

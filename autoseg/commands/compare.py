@@ -59,11 +59,7 @@ def compare(
     one side has, unless `options.common`.
     """
     sides = [_open_side(Path(path), references) for path in (first, second)]
-    scores = [side.scores for side in sides]
-    if references is not None:
-        scores = _score(sides, str(references), options, progress)
-    one, two = (found for found in scores if found is not None)
-    comparison = _compare(sides, one, two)
+    comparison = _compare(sides, *_score(sides, str(references or ""), options, progress))
     if output is not None:
         save_record(Path(output), comparison)
     progress.say(format_comparison(comparison), event="comparison")
@@ -99,16 +95,10 @@ def _read_scores(path: Path) -> AnyScores:
     return decode_scores(path.read_bytes(), str(path))
 
 
-def _score(sides: list[Side], references: str, options: CompareOptions, progress: Progress) -> list[AnyScores | None]:
+def _score(sides: list[Side], references: str, options: CompareOptions, progress: Progress) -> list[AnyScores]:
     """Scores what is not scored yet. Both sides' values mean the same: what the manifest of either says."""
     manifest = next((side.manifest for side in sides if side.manifest is not None), None)
-    scores = []
-    for side in sides:
-        if side.scores is None:
-            scores.append(_score_side(replace(side, manifest=side.manifest or manifest), references, options, progress))
-        else:
-            scores.append(side.scores)
-    return scores
+    return [side.scores or _score_side(replace(side, manifest=side.manifest or manifest), references, options, progress) for side in sides]
 
 
 def _score_side(side: Side, references: str, options: CompareOptions, progress: Progress) -> AnyScores:

@@ -12,7 +12,7 @@ from autoseg.arrays.labels import encode_labels, find_values
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
-from autoseg.commands.verdict import format_verdict, judge
+from autoseg.commands.verdict import choose_limits, format_verdict, judge
 from autoseg.errors import CasesFailed, InputError
 from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
@@ -70,7 +70,7 @@ def evaluate(
     Raises InputError for a mask without reference or on another grid, and, after all else is scored, CasesFailed for references without a
     mask unless `only_predicted`.
     """
-    folder = Path(predictions)
+    folder, limits = Path(predictions), choose_limits(wanted.limits)
     masks, manifest = find_masks(folder)
     found = find_references(str(references), set(masks), manifest.label_pattern if manifest else "")
     lonely = sorted(set(masks) - set(found))
@@ -85,7 +85,7 @@ def evaluate(
         scores = score_object_pairs(pairs, manifest, wanted.metrics == "glas", workers, progress)
         table = format_object_scores(scores, f"{len(pairs)} cases")
     else:
-        scores = judge(score_pairs(pairs, labelling, workers, progress), wanted.limits)
+        scores = judge(score_pairs(pairs, labelling, workers, progress), limits)
         table = format_scores(scores, f"{len(pairs)} cases")
     save_scores(scores, target)
     progress.say(table, event="scores", mean=scores.mean)

@@ -19,18 +19,18 @@ NO_CLAIM = "These limits are rules of thumb for comparing masks with references.
 ANSWERS = {True: "yes", False: "no", None: "n/a"}
 
 
-def judge(scores: Scores, limits: Sequence[tuple[str, float, float]] = (), known: Background = Background()) -> Scores:
-    """The scores with their lights, purposes and findings; `limits` are (metric, green, amber) in place of the usual ones."""
+def judge(scores: Scores, limits: Sequence[Limit] = LIMITS, known: Background = Background()) -> Scores:
+    """The scores with their lights, purposes and findings."""
     return msgspec.structs.replace(
         scores,
-        lights=light_classes(scores, choose_limits(limits)),
+        lights=light_classes(scores, limits),
         purposes=judge_purposes(scores),
         findings=diagnose(scores, known),
     )
 
 
 def choose_limits(changes: Sequence[tuple[str, float, float]]) -> tuple[Limit, ...]:
-    """The usual limits with changes. Raises InputError for another metric, and for an amber better than its green."""
+    """The limits with changes (metric, green, amber). Raises InputError for unknown metrics, and an amber better than its green."""
     table = {limit.metric: limit for limit in LIMITS}
     for metric, green, amber in changes:
         if metric not in table:

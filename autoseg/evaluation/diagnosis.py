@@ -236,14 +236,10 @@ def find_few_cases(scores: Scores) -> list[Finding]:
     count = len({row.case for row in scores.cases})
     if count >= FEW_CASES:
         return []
-    widest = max((entry["dice"].high - entry["dice"].low for entry in scores.classes.values() if _is_known(entry)), default=None)
-    evidence = f"{count} cases" + (f"; the widest 95 % interval of a Dice spans {widest:.3f}." if widest is not None else ".")
+    widths = [own.high - own.low for entry in scores.classes.values() if (own := entry["dice"]).low is not None and own.high is not None]
+    evidence = f"{count} cases" + (f"; the widest 95 % interval of a Dice spans {max(widths):.3f}." if widths else ".")
     cure = "Score more cases; all folds together score every case: autoseg train RUN --fold all"
     return [Finding(name="few cases", what="There are too few cases for a firm judgement.", evidence=evidence, cure=cure)]
-
-
-def _is_known(entry: dict) -> bool:  # type: ignore[type-arg]
-    return "dice" in entry and entry["dice"].low is not None
 
 
 CHECKS: tuple[Callable[[str, Sequence[CaseScore]], Finding | None], ...] = (

@@ -70,7 +70,7 @@ def test_a_mask_without_reference_and_a_folder_without_anything_are_mistakes(aut
     answer = autoseg("compare", *sides[:2], "--reference", sides[2])
     assert (answer.code, "1 of 7 masks" in answer.err, "c1" in answer.err) == (2, True, True)
     assert "--reference" in autoseg("compare", *sides[:2]).err
-    assert "absent does not exist" in autoseg("compare", sides[0], tmp_path / "absent").err
+    assert "absent does not exist" in autoseg("compare", tmp_path / "absent", sides[0]).err
 
 
 def test_scores_against_other_references_are_refused(sides, tmp_path):
