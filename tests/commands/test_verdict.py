@@ -69,9 +69,11 @@ def test_a_missed_case_is_told_beside_its_light():
     assert "liver: 1 cases have no distance" in text
 
 
-def test_a_run_is_judged_with_its_folds_and_logs(trained_copy):
-    run = RunFolder(trained_copy)
+def test_a_run_is_judged_with_its_folds_and_logs(planned_copy):
+    run = RunFolder(planned_copy)
     fold = run.fold(run.load_plan().default_configuration, 0)
+    for path in (fold.model, fold.weights):
+        write_bytes(path, b"")
     header = "epoch,step,seconds,learning_rate,loss,validation_dice,validation_dice_body,validation_dice_head,predicted_foreground"
     lines = [f"{k},{2 * k},1.0,1e-3,{2 - 0.3 * k:.1f},0.7,0.7,0.7,0.1" for k in range(1, 7)]
     write_bytes(fold.log, "\n".join([header, *lines, ""]).encode())
