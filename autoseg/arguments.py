@@ -86,6 +86,22 @@ def setting(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def limits(text: str) -> tuple[tuple[str, float, float], ...]:
+    """Metrics with their limits for green and amber.
+
+    >>> limits("dice=.85:.75,hausdorff=5:10")
+    (('dice', 0.85, 0.75), ('hausdorff', 5.0, 10.0))
+    """
+    found = []
+    for part in text.split(","):
+        name, separator, values = part.partition("=")
+        green, colon, amber = values.partition(":")
+        if not name or not separator or not colon:
+            raise argparse.ArgumentTypeError(f"'{part}' is not METRIC=GREEN:AMBER, such as dice=.85:.75")
+        found.append((name.strip(), positive(green), positive(amber)))
+    return tuple(found)
+
+
 def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._MutuallyExclusiveGroup:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--minutes", type=positive, metavar="M", help=meaning)
@@ -177,6 +193,17 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=positive, metavar="MM", help="of the surface Dice NSD (default: 1 mm; 2 pixels where no size is known)"
     )
+    parser.add_argument("--limits", type=limits, metavar="METRIC=GREEN:AMBER,…", default=(), help="of the traffic light: dice=.85:.75")
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="A", help="folder of masks, scores.json, or a folder that holds one (a run)")
+    parser.add_argument("second", metavar="B")
+    parser.add_argument("--reference", metavar="R", help="folder, or pattern with {case}; without it both must have a scores.json")
+    parser.add_argument("-o", "--output", metavar="comparison.json")
+    parser.add_argument("--common", action="store_true", help="cases that only one side has are no error")
+    parser.add_argument("--task", choices=("semantic", "instance"), default="", help="classes or objects (default: what the files show)")
+    parser.add_argument("--metrics", choices=("glas",), default="", help="glas: object F1, Dice and Hausdorff distance too")
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:

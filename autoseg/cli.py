@@ -18,7 +18,7 @@ from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
-RESULTS = ("scores", "plan", "explain", "change")  # events that are told with --quiet too
+RESULTS = ("scores", "comparison", "plan", "explain", "change")  # events that are told with --quiet too
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
     *("classes", "spacing", "groups", "splits", "exclude", "format"),
@@ -156,8 +156,16 @@ def _predict(arguments: argparse.Namespace, progress: Any) -> None:
 def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.evaluate import Wanted, evaluate
 
-    wanted = Wanted(arguments.task, arguments.metrics, arguments.tolerance, arguments.only_predicted)
+    wanted = Wanted(arguments.task, arguments.metrics, arguments.tolerance, arguments.only_predicted, arguments.limits)
     evaluate(arguments.predictions, arguments.references, arguments.output, arguments.workers, progress, wanted)
+
+
+def _compare(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.compare import CompareOptions, compare
+    from autoseg.commands.evaluate import Wanted
+
+    options = CompareOptions(Wanted(arguments.task, arguments.metrics), arguments.common, arguments.workers)
+    compare(arguments.first, arguments.second, arguments.reference, arguments.output, options, progress)
 
 
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:
@@ -174,6 +182,7 @@ VERBS: dict[str, Verb] = {
     "stop": ("bring a training to its end early: last steps, validation, model", kinds.add_stop, _stop),
     "predict": ("write masks for scans", kinds.add_predict, _predict),
     "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
+    "compare": ("two sets of masks of the same cases: is one better by more than noise?", kinds.add_compare, _compare),
     "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 

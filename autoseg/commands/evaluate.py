@@ -12,6 +12,7 @@ from autoseg.arrays.labels import encode_labels, find_values, make_membership
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
+from autoseg.commands.verdict import choose_limits, format_verdict, judge
 from autoseg.errors import CasesFailed, InputError
 from autoseg.evaluation.lesions import add_lesions, choose_decades, find_lesions
 from autoseg.evaluation.overlap import count_joint, score_case
@@ -36,13 +37,15 @@ class Wanted:
     """What to score: classes or objects ("": what masks and references show), and by what.
 
     `metrics`: all of classes, or of overlap only, which is quickest; of objects "glas" adds the GlaS measures. `tolerance` is that of the
-    NSD in mm or pixels (None: 1 mm, 2 pixels). With `only_predicted` references without a mask are no error.
+    NSD in mm or pixels (None: 1 mm, 2 pixels). With `only_predicted` references without a mask are no error. `limits` are
+    those of the traffic light that are not its own (metric, green, amber).
     """
 
     task: Literal["", "semantic", "instance"] = ""
     metrics: Literal["", "overlap", "glas"] = ""
     tolerance: float | None = None
     only_predicted: bool = False
+    limits: tuple[tuple[str, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def evaluate(
     Raises InputError for a mask without reference or on another grid, and, after all else is scored, CasesFailed for references without a
     mask unless `wanted.only_predicted`.
     """
-    folder = Path(predictions)
+    folder, limits = Path(predictions), choose_limits(wanted.limits)
     masks, manifest = find_masks(folder)
     found = find_references(str(references), set(masks), manifest.label_pattern if manifest else "")
     lonely = sorted(set(masks) - set(found))
@@ -94,10 +97,12 @@ def evaluate(
         scores = score_object_pairs(pairs, manifest, wanted.metrics == "glas", workers, progress)
         table = format_object_scores(scores, f"{len(pairs)} cases")
     else:
-        scores = score_pairs(pairs, labelling, workers, progress, wanted)
+        scores = judge(score_pairs(pairs, labelling, workers, progress, wanted), limits)
         table = format_scores(scores, f"{len(pairs)} cases")
     save_scores(scores, target)
     progress.say(table, event="scores", mean=scores.mean)
+    if isinstance(scores, Scores):
+        progress.say(format_verdict(scores), event="verdict")
     progress.say(f"Scores: {target} and {target.with_suffix('.csv')}")
     if missing and not wanted.only_predicted:
         raise CasesFailed(

@@ -9,6 +9,7 @@ LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "segmentatio
 LABEL_SUFFIXES = (
     "_Annotation",
     "_annotation",
+    "_anno",
     "_mask",
     "_Mask",
     "_seg",

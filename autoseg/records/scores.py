@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from autoseg.records.base import Record, SavedRecord, decode
+from autoseg.records.verdict import Finding, Fitness, Light
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ class Scores(SavedRecord, frozen=True, kw_only=True):
     """`mean` is the mean over foreground classes of the class means, classes without a defined value left out.
 
     `unit` is that of the distances and of `nsd_tolerance`; `lesion_recall` by class and size over all cases, empty sizes left out.
+    `lights`, `purposes` and `findings` are what evaluation/lights.py and evaluation/diagnosis.py make of it.
     """
 
     unit: Literal["mm", "px"] = "mm"
@@ -83,6 +85,9 @@ class Scores(SavedRecord, frozen=True, kw_only=True):
     classes: dict[str, dict[str, Interval]]
     lesion_recall: dict[str, tuple[SizeRecall, ...]] = msgspec.field(default_factory=dict)
     cases: tuple[CaseScore, ...]
+    lights: tuple[Light, ...] = ()
+    purposes: tuple[Fitness, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class InstanceScore(Record, frozen=True, kw_only=True):

@@ -57,6 +57,14 @@ def test_a_label_beside_its_image(suffix):
     assert found.labels == {case: f"{case}{suffix}.nrrd" for case in CASES}
 
 
+def test_glands_have_their_annotation_beside_them():
+    paths = [f"train_{case}{part}.bmp" for case in (1, 10, 2) for part in ("", "_anno")]
+    found = recognise_layout(sorted(paths))
+    assert (found.layout, found.label_pattern) == ("label beside image", "{case}_anno{ext}")
+    assert found.images == {"": {f"train_{case}": f"train_{case}.bmp" for case in (1, 10, 2)}}
+    assert found.labels["train_10"] == "train_10_anno.bmp"
+
+
 @pytest.mark.parametrize("word", LABEL_WORDS)
 @pytest.mark.parametrize("prefix", ["", "{case}_"])
 def test_a_folder_per_case(word, prefix):
