@@ -15,6 +15,7 @@ _PUBLIC = {
     "prepare": "autoseg.commands.prepare",
     "train": "autoseg.commands.train",
     "stop": "autoseg.commands.stop",
+    "update": "autoseg.commands.update",
     "predict": "autoseg.commands.predict",
     "evaluate": "autoseg.commands.evaluate",
     "demo": "autoseg.commands.demo",
@@ -22,7 +23,21 @@ _PUBLIC = {
     "AutosegError": "autoseg.errors",
 }
 
-__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "stop", "train"]
+__all__ = [
+    "AutosegError",
+    "__version__",
+    "change",
+    "demo",
+    "evaluate",
+    "explain",
+    "load",
+    "plan",
+    "predict",
+    "prepare",
+    "stop",
+    "train",
+    "update",
+]
 
 
 def __getattr__(name: str) -> Any:
