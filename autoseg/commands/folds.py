@@ -92,10 +92,8 @@ def read_labels(dataset: Dataset, classes: Labels, request: PlanRequest, progres
 def warn_of_folds(splits: Splits, dataset: Dataset, alike: Alike, progress: Progress) -> None:
     """Warns of patients and near-duplicates torn apart by folds, and of cases in none."""
     groups = [group for group in rules.list_groups(dataset).values() if len(group) > 1]
-    for kind, torn in (
-        ("patients (groups)", rules.list_torn(splits, groups)),
-        ("groups of near-duplicate images", rules.list_torn(splits, alike)),
-    ):
+    torn_apart = {"patients (groups)": rules.list_torn(splits, groups), "groups of near-duplicate images": rules.list_torn(splits, alike)}
+    for kind, torn in torn_apart.items():
         if torn:
             shown = "; ".join(torn[:SHOWN]) + (f"; and {len(torn) - SHOWN} more" if len(torn) > SHOWN else "")
             progress.warn(f"{len(torn)} {kind} are torn apart, so that scores will be too good: {shown}.", event="torn", groups=len(torn))

@@ -101,7 +101,7 @@ def _write_request(options: PlanOptions) -> PlanRequest:
         stratify=make_absolute(options.stratify or ""),
         splits=str(options.splits.resolve()) if options.splits else "",
         folds=options.folds or 0,
-        exclude=options.exclude,
+        exclude=tuple(sorted(set(options.exclude))),
     )
 
 

@@ -12,7 +12,7 @@ from autoseg.commands.measure import Measurement, make_case_fingerprint, measure
 from autoseg.commands.plan import list_problems
 from autoseg.errors import InputError
 from autoseg.io.discovery import Discovery, Problem, discover
-from autoseg.io.files import digest_files, name_full_disk, remove_partials, save_record
+from autoseg.io.files import digest_files, load_record, name_full_disk, remove_partials, save_record
 from autoseg.io.machine import count_cores
 from autoseg.io.objects import list_case_files
 from autoseg.io.profiles import read_profile
@@ -59,6 +59,7 @@ def update(run: str | Path, exclude: tuple[str, ...] = (), workers: int | None =
     that lists every problem found; nothing is written then. Killed on the way it leaves a valid run, and the same command goes on.
     """
     folder = open_run(run, "--update")
+    _finish_killed(folder)
     old = State(folder.load_dataset(), folder.load_fingerprint(), folder.load_splits(), folder.load_plan(), folder.load_request())
     _refuse(folder, old)
     request = msgspec.structs.replace(old.request, exclude=tuple(sorted({*old.request.exclude, *exclude})))
@@ -70,12 +71,20 @@ def update(run: str | Path, exclude: tuple[str, ...] = (), workers: int | None =
         raise list_problems(problems, len(found.cases))
     new = _make_state(old, found, measured, request, difference, progress)
     if new == old:
-        folder.next_fingerprint.unlink(missing_ok=True)
         progress.say(f"Nothing has changed: {len(old.dataset.cases)} cases.", event="update", added=0, changed=0, removed=0)
         return old.plan
     _save(folder, old, new)
     _tell(folder, old, new, difference, progress)
     return new.plan
+
+
+def _finish_killed(folder: RunFolder) -> None:
+    """What an update left that was killed: a new fingerprint takes its place if the plan is of it, else it is of no use."""
+    if folder.next_fingerprint.is_file():
+        if compute_digest(load_record(Fingerprint, folder.next_fingerprint)) == folder.load_plan().fingerprint_digest:
+            folder.next_fingerprint.replace(folder.fingerprint)
+        else:
+            folder.next_fingerprint.unlink()
 
 
 def _refuse(folder: RunFolder, old: State) -> None:

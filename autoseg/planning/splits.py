@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -14,9 +15,10 @@ from autoseg.records.splits import Fold, Splits
 
 FOLDS = 5
 SHOWN = 5  # names in a line
+NOTHING: Labels = MappingProxyType({})
 
 
-def make_splits(dataset: Dataset, folds: int = FOLDS, labels: Labels = {}) -> Splits:
+def make_splits(dataset: Dataset, folds: int = FOLDS, labels: Labels = NOTHING) -> Splits:
     """`folds` folds over the sorted cases, fewer where there are fewer patients; one case alone trains without validation.
 
     They are nnU-Net's (shuffled with seed 12345; with groups, even in size) unless these leave a fold without its share of one of `labels`.
@@ -97,10 +99,12 @@ def list_absences(splits: Splits, classes: Labels) -> list[str]:
     judged = [fold for fold in splits.folds if fold.validation]
     absent = {name: sum(not cases.intersection(fold.validation) for fold in judged) for name, cases in classes.items()}
     unjudged = [f"{name} (in {len(classes[name])} cases) of {count} folds" for name, count in sorted(absent.items()) if count]
-    lines = (
-        [f"Classes that no training case of a fold has, so that its model cannot learn them: {'; '.join(untrained)}."] if untrained else []
-    )
-    return lines + ([f"Absent from the validation cases: {_shorten(unjudged, ', ')}; the scores there leave it out."] if unjudged else [])
+    lines = []
+    if untrained:
+        lines.append(f"Classes that no training case of a fold has, so that its model cannot learn them: {'; '.join(untrained)}.")
+    if unjudged:
+        lines.append(f"Absent from the validation cases: {_shorten(unjudged)}; the scores there leave it out.")
+    return lines
 
 
 def list_torn(splits: Splits, groups: Sequence[Sequence[str]]) -> list[str]:
@@ -140,7 +144,7 @@ def list_unused(splits: Splits, dataset: Dataset) -> list[str]:
     return sorted(case.id for case in dataset.cases if case.id not in used)
 
 
-def extend_splits(splits: Splits, dataset: Dataset, added: Collection[str], labels: Labels = {}) -> Splits:
+def extend_splits(splits: Splits, dataset: Dataset, added: Collection[str], labels: Labels = NOTHING) -> Splits:
     """The folds with the cases `added`, which are of the data set by now: no other case moves.
 
     A case whose patient is known goes to the fold that validates most of that patient; the others are dealt to the smallest folds. They
@@ -177,5 +181,5 @@ def drop_cases(splits: Splits, removed: Collection[str]) -> Splits:
     return msgspec.structs.replace(splits, folds=tuple(folds))
 
 
-def _shorten(names: Sequence[str], separator: str = ", ") -> str:
-    return separator.join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
