@@ -150,7 +150,7 @@ def test_torn_groups_are_told_with_their_first_fold():
 
 
 def test_a_case_named_twice_is_refused():
-    with pytest.raises(InputError, match="Fold 0.*twice: case 001"):
+    with pytest.raises(InputError, match=r"Fold 0.*twice: case 001"):
         check_splits(Splits(folds=(Fold(training=("case 001", "case 001"), validation=()),)), describe_cases(["", ""]))
 
 
