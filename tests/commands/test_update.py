@@ -123,7 +123,7 @@ def test_a_kill_between_any_two_files_leaves_a_valid_run_that_the_same_command_c
 
 
 def test_bad_cases_are_listed_and_nothing_is_written(grown, autoseg):
-    image, label = draw_case(3, SHAPE)
+    _, label = draw_case(3, SHAPE)
     write_scan(grown.path.parent / "in" / "labels" / "n1.nii.gz", 7 * label)
     (grown.path.parent / "in" / "images" / "n2.nii.gz").unlink()
     before = {path.name: path.read_bytes() for path in grown.path.glob("*.json")}
