@@ -181,3 +181,10 @@ def test_cases_that_are_gone_leave_their_folds_but_never_an_empty_training_set()
     assert drop_cases(splits, {"b"}).folds[1] == Fold(training=("c",), validation=("a",))
     with pytest.raises(InputError, match="fold 1 would train on nothing"):
         drop_cases(splits, {"c"})
+
+
+def test_a_known_patient_goes_home_even_where_its_fold_is_the_largest():
+    ids = [f"case {number:03d}" for number in range(4)]
+    splits = Splits(folds=(Fold(training=(ids[3],), validation=tuple(ids[:3])), Fold(training=tuple(ids[:3]), validation=(ids[3],))))
+    extended = extend_splits(splits, describe_cases(["p", "", "", "", "p", ""]), {"case 004", "case 005"})
+    assert [fold.validation for fold in extended.folds] == [(*ids[:3], "case 004"), (ids[3], "case 005")]
