@@ -15,6 +15,7 @@ _PUBLIC = {
     "prepare": "autoseg.commands.prepare",
     "train": "autoseg.commands.train",
     "stop": "autoseg.commands.stop",
+    "update": "autoseg.commands.update",
     "predict": "autoseg.commands.predict",
     "evaluate": "autoseg.commands.evaluate",
     "compare": "autoseg.commands.compare",
@@ -37,6 +38,7 @@ __all__ = [
     "prepare",
     "stop",
     "train",
+    "update",
 ]
 
 

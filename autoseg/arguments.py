@@ -110,11 +110,12 @@ def _add_time(parser: argparse.ArgumentParser, meaning: str) -> argparse._Mutual
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels; a run for --explain and --set")
+    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels; a run for --explain, --set, --update")
     parser.add_argument("-o", "--output", metavar="RUN", help="run folder to make")
     later = parser.add_mutually_exclusive_group()
     later.add_argument("--explain", nargs="?", const="", metavar="CONFIGURATION", help="tell the plan of a run, value by value")
     later.add_argument("--set", nargs="+", action="extend", type=setting, metavar="FIELD=VALUE", help="change values of a run's plan")
+    later.add_argument("--update", action="store_true", help="take up new, changed and removed cases of a run's scans; folds stay")
     parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
     parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
     parser.add_argument("--memory", type=memory, metavar="8GB", help="plan for a GPU of this size")
@@ -127,8 +128,12 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", nargs="+", type=channel, metavar="NAME=PATTERN", help="one pattern per input channel")
     parser.add_argument("--classes", type=names, metavar="NAME,…", default=(), help=CLASSES_HELP)
     parser.add_argument("--spacing", type=spacing, metavar="Z,Y,X", help="voxel size to work at, in mm")
-    parser.add_argument("--groups", metavar="REGEX", help="what of a case's name is its patient, such as '^(\\d+)_'")
-    parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON")
+    parser.add_argument(
+        "--groups", metavar="REGEX|FILE.csv:COLUMN", help="what of a case's name is its patient, such as '^(\\d+)_', or a table's column"
+    )
+    parser.add_argument("--stratify", metavar="FILE.csv:COLUMN", help="give each fold its share of every word in a column: site, scanner")
+    parser.add_argument("--folds", type=positive_int, metavar="K", help="number of folds (default: 5)")
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON: splits.json, or nnU-Net's splits_final.json")
     parser.add_argument("--exclude", type=names, metavar="CASE,…", default=(), help="cases to leave out")
     parser.add_argument("--format", choices=("autoseg", "nnunet"), default="", help="nnunet: nnU-Net's plans too")
 

@@ -18,10 +18,10 @@ from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
-RESULTS = ("scores", "comparison", "plan", "explain", "change")  # events that are told with --quiet too
+RESULTS = ("scores", "comparison", "plan", "explain", "change", "update")  # events that are told with --quiet too
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
-    *("classes", "spacing", "groups", "splits", "exclude", "format"),
+    *("classes", "spacing", "groups", "stratify", "folds", "splits", "exclude", "format"),
 )
 
 
@@ -55,7 +55,7 @@ def _minutes(arguments: argparse.Namespace) -> float | None:
 def _plan(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.plan import PlanOptions, format_plan, plan
 
-    if arguments.explain is not None or arguments.set:
+    if arguments.explain is not None or arguments.set or arguments.update:
         _plan_later(arguments, progress)
         return
     if arguments.output is None:
@@ -75,6 +75,8 @@ def _plan(arguments: argparse.Namespace, progress: Any) -> None:
         groups=arguments.groups,
         splits=arguments.splits,
         exclude=arguments.exclude,
+        stratify=arguments.stratify,
+        folds=arguments.folds,
         format=arguments.format or "autoseg",
         workers=arguments.workers,
     )
@@ -86,9 +88,13 @@ def _plan_later(arguments: argparse.Namespace, progress: Any) -> None:
     """What is done with a run that is planned already; flags about scans have no meaning there."""
     from autoseg.commands.change import change
     from autoseg.commands.explain import explain
+    from autoseg.commands.update import update
 
-    word = "--set" if arguments.set else "--explain"
+    word = "--set" if arguments.set else "--update" if arguments.update else "--explain"
     given = [flag for flag in SCAN_FLAGS if getattr(arguments, flag) not in (None, "", (), "auto")]
+    if arguments.update and given in ([], ["exclude"]):
+        update(arguments.dataset, arguments.exclude, arguments.workers, progress)
+        return
     if given:
         flag = "-o" if given[0] == "output" else f"--{given[0]}"
         raise InputError(f"{flag} does not go with {word}, which is given the run folder alone.")
@@ -273,7 +279,7 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     """RUN/log.txt, or OUT/log.txt for predictions; demo and evaluate keep none of their own, nor does what only reads a run."""
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
-        return run / "log.txt" if arguments.set and (run / "plan.json").is_file() else None
+        return run / "log.txt" if (arguments.set or arguments.update) and (run / "plan.json").is_file() else None
     folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output"}.get(arguments.verb)
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 

@@ -153,6 +153,7 @@ def test_a_plan_without_a_run_folder_is_told_what_to_type(autoseg, scans):
     [
         *(["-o", "r"], ["--task", "semantic"], ["--profile", "autoseg"], ["--memory", "8GB"], ["--minutes", "3"], ["--hours", "3"]),
         *(["--device", "cpu"], ["--images", "i"], ["--labels", "l"], ["--channels", "a={case}.nii"], ["--classes", "a"]),
+        *(["--stratify", "a.csv:b"], ["--folds", "3"]),
         *(["--spacing", "1,1,1"], ["--groups", "a"], ["--splits", "s"], ["--exclude", "a"], ["--format", "nnunet"]),
     ],
 )
@@ -168,7 +169,7 @@ def test_every_flag_of_plan_is_about_scans_or_about_a_run():
     parser = cli.build_parser()
     plan = next(action for action in parser._actions if action.dest == "verb").choices["plan"]
     common = {"help", "quiet", "verbose", "json", "workers"}
-    assert {action.dest for action in plan._actions} - common == {"dataset", "explain", "set", *cli.SCAN_FLAGS}
+    assert {action.dest for action in plan._actions} - common == {"dataset", "explain", "set", "update", *cli.SCAN_FLAGS}
 
 
 @pytest.mark.parametrize("words", [["--explain"], ["--explain", "2d"], ["--explain", "-q"]])

@@ -22,6 +22,7 @@ PUBLIC = [
     "prepare",
     "stop",
     "train",
+    "update",
 ]
 CHILD = """
 import json, sys

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, compute_nonzero_mask, crop
-from autoseg.arrays.duplicates import find_duplicates, make_signature
+from autoseg.arrays.duplicates import make_signature
 from autoseg.arrays.intensities import measure_intensities
 from autoseg.arrays.labels import find_values, measure_objects
 from autoseg.arrays.objects import measure_class, measure_map
@@ -51,7 +51,7 @@ class Measurement:
 
     objects per group of label values. What is to be ignored counts as background. In an instance task `measured` are
     the objects, `overflow` says that an 8-bit map is full, and `absent` are the objects that the class map names and the label lacks;
-    `signature` tells near-duplicates among images (2D only).
+    `signature` tells near-duplicates.
     """
 
     case: Case
@@ -66,10 +66,10 @@ class Measurement:
     values: tuple[int, ...]
     objects: dict[tuple[int, ...], ClassObjects]
     mismatch: str
+    signature: np.ndarray
     measured: MeasuredObjects | None = None
     overflow: bool = False
     absent: tuple[str, ...] = ()
-    signature: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,9 @@ def measure_case(task: MeasureTask) -> Measurement:
         values=(),
         objects={},
         mismatch=describe_grid_mismatch(volume.stored, reference.grid),
+        signature=make_signature(volume.array),
     )
-    if reference.map is None:
-        return _measure_values(plain, label, task)
-    signature = make_signature(volume.array) if plain.dimension == 2 else None
-    return replace(_measure_map(plain, reference.map, task), signature=signature)
+    return _measure_values(plain, label, task) if reference.map is None else _measure_map(plain, reference.map, task)
 
 
 def _read_reference(task: MeasureTask) -> Reference:
@@ -188,12 +186,12 @@ def describe_dataset(discovery: Discovery, measurements: list[Measurement], name
         channels=channels,
         classes=classes,
         ignore_value=discovery.ignore_value,
-        cases=tuple(_name_files(m.case, discovery, channels) for m in measurements),
+        cases=tuple(name_files(m.case, discovery, channels) for m in measurements),
     )
     return description, problems + more + still_more
 
 
-def _name_files(case: Case, discovery: Discovery, channels: tuple[Channel, ...]) -> Case:
+def name_files(case: Case, discovery: Discovery, channels: tuple[Channel, ...]) -> Case:
     """The case with one file per channel: that of a colour image is named once for each of its components."""
     files = {pattern: path for (_, pattern), path in zip(discovery.channels, case.images, strict=True)}
     return msgspec.structs.replace(case, images=tuple(files[channel.pattern] for channel in channels))
@@ -292,24 +290,6 @@ def make_case_fingerprint(measurement: Measurement, dataset: Dataset) -> CaseFin
         classes=classes,
         objects=measurement.measured,
     )
-
-
-def group_duplicates(dataset: Dataset, measurements: list[Measurement], progress: Progress) -> Dataset:
-    """The data set with near-duplicate images of an instance task (2D) in one group each, so that the folds keep them together."""
-    known = [(m.case.id, m.signature, m.shape) for m in measurements if m.signature is not None]
-    found = find_duplicates([signature for _, signature, _ in known], [shape for _, _, shape in known])
-    if not found:
-        return dataset
-    group_of = {known[place][0]: known[group[0]][0] for group in found for place in group}
-    cases = tuple(msgspec.structs.replace(case, group=group_of.get(case.id, case.group)) for case in dataset.cases)
-    first = ", ".join(known[place][0] for place in found[0][:2])
-    progress.say(
-        f"{len(group_of)} images are near-duplicates of others, in {len(found)} groups (first: {first}); each group stays in one fold.",
-        event="duplicates",
-        images=len(group_of),
-        groups=len(found),
-    )
-    return msgspec.structs.replace(dataset, cases=cases)
 
 
 def report_geometry(measurements: list[Measurement], progress: Progress) -> None:

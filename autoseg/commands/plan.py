@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from autoseg.commands.measure import describe_dataset, group_duplicates, make_case_fingerprint, measure, report_geometry, report_objects
+from autoseg.commands.folds import Alike, check_request, group_alike, list_alike, settle_folds, warn_of_folds
+from autoseg.commands.measure import describe_dataset, make_case_fingerprint, measure, report_geometry, report_objects
 from autoseg.errors import InputError
 from autoseg.io.classes import describe_regions
 from autoseg.io.discovery import Discovery, Problem, discover
@@ -16,19 +17,19 @@ from autoseg.io.nnunet import read_nnunet_folder
 from autoseg.io.nnunet_plan import format_nnunet_plan
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
+from autoseg.io.tables import make_absolute
 from autoseg.io.tasks import settle_task
 from autoseg.planning.budget import format_shape
 from autoseg.planning.detection import list_strides
 from autoseg.planning.normalization import pool_foreground
 from autoseg.planning.plan import Request, make_plan
-from autoseg.planning.splits import check_splits, make_splits
 from autoseg.progress import Progress, Silent
 from autoseg.records.dataset import Dataset
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.machine import Machine
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.profile import Profile
-from autoseg.records.splits import Fold, Splits
+from autoseg.records.request import PlanRequest
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class PlanOptions:
     groups: str | None = None
     splits: Path | None = None
     exclude: tuple[str, ...] = ()
+    stratify: str | None = None
+    folds: int | None = None
     format: Literal["autoseg", "nnunet"] = "autoseg"
     workers: int | None = None
 
@@ -59,27 +62,47 @@ def plan(dataset: str | Path, run: str | Path, options: PlanOptions = PlanOption
     """
     folder = RunFolder(Path(run))
     _refuse_other_run(folder, Path(dataset))
+    asked = _write_request(options)
+    check_request(asked)
     imported = read_nnunet_folder(Path(dataset))
     machine = measure_machine(options.device, options.memory)
     profile = _choose_profile(options.profile, machine)
     if profile.budget == "operations" and imported is None:
         machine = _measure_rate(folder, machine, options)
-    description, fingerprint = imported or _measure_scans(Path(dataset), options, profile.orientation, progress)
+    scans = (*imported, []) if imported else _measure_scans(Path(dataset), options, profile.orientation, progress)
+    description, fingerprint, alike = scans
     if options.format == "nnunet" and description.task == "instance":
         raise InputError("nnU-Net has no instance tasks, so there is no plan to write for it.", todo="Leave --format nnunet out.")
-    splits = _read_splits(options.splits) if options.splits else make_splits(description)
-    check_splits(splits, description)
+    as_nnunet = profile.name.startswith("nnunet") and description.task == "semantic"
+    if not (options.groups or options.splits or as_nnunet):
+        description = group_alike(description, alike, progress)
+    splits = settle_folds(description, fingerprint, asked, as_nnunet, progress)
+    warn_of_folds(splits, description, alike, progress)
     made = make_plan(description, fingerprint, profile, machine, Request(options.minutes, options.spacing, options.memory))
+    measured = {folder.dataset: description, folder.fingerprint: fingerprint, folder.machine: machine}
     folder.path.mkdir(parents=True, exist_ok=True)
     remove_partials(folder.path)
-    saved = ((folder.dataset, description), (folder.fingerprint, fingerprint), (folder.machine, machine), (folder.splits, splits))
     with name_full_disk(folder.path):
-        for path, record in (*saved, (folder.plan, made)):  # the plan last: it makes the folder a run
-            save_record(path, record)
+        for path, record in {**measured, folder.request: asked, folder.splits: splits, folder.plan: made}.items():
+            save_record(path, record)  # the plan last: it makes the folder a run
         if options.format == "nnunet":
             intensities = tuple(pool_foreground(fingerprint, channel) for channel in range(len(description.channels)))
             write_bytes(folder.nnunet_plan, format_nnunet_plan(description, fingerprint, made, intensities))
     return made
+
+
+def _write_request(options: PlanOptions) -> PlanRequest:
+    return PlanRequest(
+        profile=str(Path(options.profile).resolve()) if options.profile.endswith(".json") else options.profile,
+        minutes=options.minutes,
+        spacing=options.spacing,
+        memory=options.memory,
+        groups=make_absolute(options.groups or ""),
+        stratify=make_absolute(options.stratify or ""),
+        splits=str(options.splits.resolve()) if options.splits else "",
+        folds=options.folds or 0,
+        exclude=tuple(sorted(set(options.exclude))),
+    )
 
 
 def _measure_rate(folder: RunFolder, machine: Machine, options: PlanOptions) -> Machine:
@@ -101,7 +124,7 @@ def _choose_profile(name: str, machine: Machine) -> Profile:
     return profile
 
 
-def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress: Progress) -> tuple[Dataset, Fingerprint]:
+def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress: Progress) -> tuple[Dataset, Fingerprint, Alike]:
     found = discover(path, options.images, options.labels, options.groups, options.exclude)
     discovery, names = settle_task(found, options.task, options.classes)
     _show_pairs(discovery, progress)
@@ -109,14 +132,13 @@ def _measure_scans(path: Path, options: PlanOptions, orientation: str, progress:
     description, more = describe_dataset(discovery, measurements, names)
     problems = [*discovery.problems, *problems, *more]
     if problems or description is None:
-        raise _list_problems(problems, len(discovery.cases))
+        raise list_problems(problems, len(discovery.cases))
     report_geometry(measurements, progress)
     report_objects(measurements, progress)
-    if options.groups is None and options.splits is None:
-        description = group_duplicates(description, measurements, progress)
     if description.regions:
         progress.say(f"The classes {describe_regions(description.classes)}.", event="regions")
-    return description, Fingerprint(cases=tuple(make_case_fingerprint(m, description) for m in measurements))
+    fingerprint = Fingerprint(cases=tuple(make_case_fingerprint(m, description) for m in measurements))
+    return description, fingerprint, list_alike(measurements)
 
 
 def format_plan(plan: Plan, run: str) -> str:
@@ -210,7 +232,7 @@ def _show_pairs(discovery: Discovery, progress: Progress) -> None:
         progress.warn(note)
 
 
-def _list_problems(problems: list[Problem], count: int) -> InputError:
+def list_problems(problems: list[Problem], count: int) -> InputError:
     width = max((len(problem.case) for problem in problems), default=0)
     cases = sorted({problem.case for problem in problems if problem.case != "all cases"})
     table = "\n".join(f"{problem.case:<{width}}  {problem.text}" for problem in sorted(problems, key=lambda p: p.case))
@@ -218,23 +240,3 @@ def _list_problems(problems: list[Problem], count: int) -> InputError:
     if cases:
         todo += f", or go on without them:\n--exclude {','.join(cases)}"
     return InputError(f"{len(problems)} problems in {count} cases:\n{table}", todo=todo)
-
-
-class _FoldFile(msgspec.Struct):
-    """A fold in a user's file: ours, or nnU-Net's `train` and `val`."""
-
-    training: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
-    val: tuple[str, ...] = ()
-
-
-def _read_splits(path: Path) -> Splits:
-    try:
-        data = path.read_bytes()
-        folds = msgspec.json.decode(data, type=list[_FoldFile])
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path} holds no folds: {error}.", todo='[{"training": ["case", …], "validation": ["case", …]}, …]') from None
-    return Splits(folds=tuple(Fold(training=f.training or f.train, validation=f.validation or f.val) for f in folds))

@@ -15,6 +15,7 @@ from autoseg.io.layouts import Found, match_labels, recognise_layout
 from autoseg.io.objects import read_class_map
 from autoseg.io.patterns import is_folder_pattern, match_paths
 from autoseg.io.scans import get_ending
+from autoseg.io.tables import describe_unknown, is_column, read_column
 from autoseg.records.dataset import Case, ClassLabel, LabelForm, TaskName
 
 
@@ -68,7 +69,8 @@ def discover(
     """Finds the cases below `root`.
 
     `images` maps channel names to patterns and `labels` is the label's pattern; without them the table of layouts decides. `groups` is a
-    regular expression whose first group (or whole match) names the patient of a case. Raises InputError where no pair is found.
+    regular expression whose first group (or whole match) names the patient of a case, or FILE.csv:COLUMN. Raises InputError where no pair
+    is found.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder.", todo="autoseg plan FOLDER_OF_SCANS -o RUN")
@@ -80,18 +82,18 @@ def discover(
     channels = _name_channels(found, declared)
     cases, problems, notes = _pair(found, channels, declared)
     cases = _find_class_maps(root, cases)
-    cases, more = _group(cases, groups)
     unknown = sorted(set(exclude) - {case.id for case in cases} - {problem.case for problem in problems})
     if unknown:
         raise InputError(f"--exclude names cases that are not there: {', '.join(unknown)}.")
+    cases, more, doubts = _group([case for case in cases if case.id not in exclude], groups)
     return Discovery(
         root=root.resolve(),
         layout=found.layout,
         channels=channels,
         label_pattern=found.label_pattern,
-        cases=tuple(case for case in cases if case.id not in exclude),
+        cases=tuple(cases),
         problems=tuple(problem for problem in (*problems, *more) if problem.case not in exclude),
-        notes=tuple(notes),
+        notes=(*notes, *doubts),
         classes=declared.classes,
         ignore_value=declared.ignore_value,
         component_names=declared.channels if len(channels) == 1 else (),
@@ -172,9 +174,14 @@ def _shorten(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _group(cases: list[Case], groups: str | None) -> tuple[list[Case], list[Problem]]:
+def _group(cases: list[Case], groups: str | None) -> tuple[list[Case], list[Problem], tuple[str, ...]]:
+    """The cases with their groups, those that have none as problems, and what else is odd."""
     if groups is None:
-        return cases, []
+        return cases, [], ()
+    if is_column(groups):
+        column = read_column(groups, "--groups", [case.id for case in cases])
+        grouped = [msgspec.structs.replace(case, group=column.words[case.id]) for case in cases]
+        return grouped, [], describe_unknown(column, "--groups")
     try:
         expression = re.compile(groups)
     except re.error as error:
@@ -187,7 +194,7 @@ def _group(cases: list[Case], groups: str | None) -> tuple[list[Case], list[Prob
             problems.append(Problem(case.id, f"its name does not fit --groups '{groups}'"))
             continue
         grouped.append(msgspec.structs.replace(case, group=group))
-    return grouped, problems
+    return grouped, problems, ()
 
 
 def _read_declaration(path: Path) -> Declared:

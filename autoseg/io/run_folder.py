@@ -16,6 +16,7 @@ from autoseg.records.base import compute_digest
 from autoseg.records.dataset import Dataset
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
+from autoseg.records.request import PlanRequest
 from autoseg.records.splits import Splits
 from autoseg.records.training import ModelHeader
 
@@ -110,7 +111,9 @@ class RunFolder:
 
     dataset = property(lambda self: self.path / "dataset.json")
     fingerprint = property(lambda self: self.path / "fingerprint.json")
+    next_fingerprint = property(lambda self: self.path / "fingerprint.next.json")  # there while an update takes effect
     machine = property(lambda self: self.path / "machine.json")
+    request = property(lambda self: self.path / "request.json")
     plan = property(lambda self: self.path / "plan.json")
     splits = property(lambda self: self.path / "splits.json")
     choice = property(lambda self: self.path / "choice.json")
@@ -131,9 +134,15 @@ class RunFolder:
         return load_record(Dataset, self.dataset)
 
     def load_fingerprint(self) -> Fingerprint:
-        """Raises InputError where it is not the one that the plan was made from."""
+        """Raises InputError where it is not the one that the plan was made from.
+
+        An update that was killed after it wrote the plan has left the new fingerprint beside the old one.
+        """
         plan, fingerprint = self.load_plan(), load_record(Fingerprint, self.fingerprint)
         found = compute_digest(fingerprint)
+        if found != plan.fingerprint_digest and self.next_fingerprint.is_file():
+            fingerprint = load_record(Fingerprint, self.next_fingerprint)
+            found = compute_digest(fingerprint)
         if found != plan.fingerprint_digest:
             raise InputError(
                 f"{self.fingerprint} is not the one that {self.plan} was made from.",
@@ -141,6 +150,10 @@ class RunFolder:
                 todo=f"Put the former file back, or plan anew: autoseg plan FOLDER_OF_SCANS -o {self.path}",
             )
         return fingerprint
+
+    def load_request(self) -> PlanRequest:
+        """What the plan was asked for; nothing, where an older autoseg has not written it down."""
+        return load_record(PlanRequest, self.request) if self.request.is_file() else PlanRequest()
 
     def load_splits(self) -> Splits:
         return load_record(Splits, self.splits)

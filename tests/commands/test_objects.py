@@ -10,7 +10,8 @@ from whole_way import PLAN_WORDS, write_scan
 
 from autoseg.arrays.labels import unpack_voxels
 from autoseg.arrays.objects import unpack_objects
-from autoseg.commands.measure import describe_dataset, group_duplicates, make_case_fingerprint, measure, report_objects
+from autoseg.commands.folds import group_alike, list_alike
+from autoseg.commands.measure import describe_dataset, make_case_fingerprint, measure, report_objects
 from autoseg.commands.prepare import prepare
 from autoseg.errors import InputError
 from autoseg.io.discovery import discover
@@ -189,14 +190,14 @@ def test_near_duplicates_stay_in_one_fold(files, tmp_path, autoseg):
     (files / "e" / "images" / "e.png").write_bytes((files / "b" / "images" / "b.png").read_bytes())
     dataset, measurements, _ = look_at(files)
     heard = Heard()
-    grouped = group_duplicates(dataset, measurements, heard)
+    grouped = group_alike(dataset, list_alike(measurements), heard)
     assert [case.group for case in grouped.cases] == ["", "b", "", "", "b", ""]
     assert heard.said == ["2 images are near-duplicates of others, in 1 groups (first: b, e); each group stays in one fold."]
 
 
 def test_nothing_is_grouped_where_nothing_is_alike(files):
     dataset, measurements, _ = look_at(files)
-    assert group_duplicates(dataset, measurements, Silent()) is dataset
+    assert group_alike(dataset, list_alike(measurements), Silent()) is dataset
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_a_folder_of_volumes_becomes_a_run_of_readable_records(planned):
         "fingerprint.json",
         "machine.json",
         "plan.json",
+        "request.json",
         "splits.json",
     ]
     assert (dataset.dimension, dataset.unit, len(dataset.cases)) == (3, "mm", 6)
