@@ -135,7 +135,8 @@ def _score_validation(job: Job) -> Scores | InstanceScores:
     cases = [case for case in job.dataset.cases if case.id in wanted]
     root = Path(job.dataset.root)
     scans = {case.id: tuple(root / path for path in case.images) for case in cases}
-    manifest = predict_cases(predictor, scans, job.folder.validation, (job.number,), PredictOptions(), job.progress)
+    options = PredictOptions(keep=job.configuration.product == "classes")
+    manifest = predict_cases(predictor, scans, job.folder.validation, (job.number,), options, job.progress)
     failed = [case for case in manifest.cases if case.state == "failed"]
     if failed:
         raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].message}", done="The model is written.")

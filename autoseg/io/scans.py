@@ -216,6 +216,11 @@ def get_mask_name(case: str, scan: Path) -> str:
     return case + (".png" if ending in (".jpg", ".jpeg", ".bmp") else ".nii.gz" if ending in (".mhd", "") else ending)
 
 
+def get_probabilities_name(case: str) -> str:
+    """The file beside a case's mask that holds its probabilities on the scan's grid."""
+    return f"{case}_probabilities.nii.gz"
+
+
 def restore_image(array: np.ndarray, volume: Volume, vector: bool = False) -> sitk.Image:
     """An ITK image of a canonical array on the scan's own grid: re-oriented, geometry copied to the last bit."""
     image = sitk.GetImageFromArray(array, isVector=vector)

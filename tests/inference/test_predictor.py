@@ -93,9 +93,9 @@ def test_regions_are_predicted_by_sigmoids_averaged_over_folds_and_painted(tmp_p
     folds = [write_model(tmp_path / f"fold_{seed}", seed, classes=regions) for seed in range(2)]
     both = load_predictor(folds, "cpu")
     volume = make_volume_of_array(make_array()[None], SPACING)
-    parts = [load_predictor([fold], "cpu").run(volume).probabilities for fold in folds]
+    parts = [load_predictor([fold], "cpu").run(volume)[0].probabilities for fold in folds]
     assert parts[0].sum(dim=0).max() > 1.1  # no softmax
-    torch.testing.assert_close(both.run(volume).probabilities, sum(parts) / 2)
+    torch.testing.assert_close(both.run(volume)[0].probabilities, sum(parts) / 2)
     probabilities = both.make_probabilities(both.run(volume))
     assert probabilities.shape == (3, *volume.grid.shape)
     painted = np.zeros(volume.grid.shape, np.uint8)
@@ -114,8 +114,8 @@ def test_folds_are_averaged(tmp_path):
     image = sitk.ReadImage(str(write_scan(tmp_path / "scan.nrrd", volume[0], np.eye(3))))
     assert sitk.GetArrayFromImage(both.predict(image)).shape == volume[0].shape
     canonical = make_volume_of_array(volume[0][None], SPACING)
-    parts = [predictor.run(canonical).probabilities for predictor in alone]
-    torch.testing.assert_close(both.run(canonical).probabilities, sum(parts) / 2)
+    parts = [predictor.run(canonical)[0].probabilities for predictor in alone]
+    torch.testing.assert_close(both.run(canonical)[0].probabilities, sum(parts) / 2)
     probabilities = both.make_probabilities(both.run(canonical))
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-4)
 
