@@ -160,6 +160,12 @@ def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
     evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress, wanted)
 
 
+def _ensemble(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.ensemble import ensemble
+
+    ensemble(arguments.folders, arguments.output, progress)
+
+
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.demo import demo
 
@@ -174,6 +180,7 @@ VERBS: dict[str, Verb] = {
     "stop": ("bring a training to its end early: last steps, validation, model", kinds.add_stop, _stop),
     "predict": ("write masks for scans", kinds.add_predict, _predict),
     "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
+    "ensemble": ("join folders of masks: mean of probabilities, or votes", kinds.add_ensemble, _ensemble),
     "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 
@@ -265,7 +272,9 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
         return run / "log.txt" if arguments.set and (run / "plan.json").is_file() else None
-    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output"}.get(arguments.verb)
+    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output", "ensemble": "output"}.get(
+        arguments.verb
+    )
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 
 

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from autoseg.io.scans import (
 )
 from autoseg.networks.devices import use_cores
 from autoseg.progress import Progress, Silent
+from autoseg.records.dataset import Dataset
 from autoseg.records.objects import CaseObjects
 from autoseg.records.predictions import PredictedCase, Predictions
 from autoseg.records.training import ModelHeader
@@ -135,6 +136,12 @@ def find_scans(scans: str, header: ModelHeader) -> Scans:
     if not flat:
         raise InputError(f"No scan in {scans} fits the names of the training scans.", f"They were {', '.join(dict.fromkeys(patterns))}.")
     return _complete(flat, header, scans)
+
+
+def list_scans(dataset: Dataset, cases: Sequence[str]) -> Scans:
+    """The files of some of a data set's cases."""
+    wanted, root = set(cases), Path(dataset.root)
+    return {case.id: tuple(root / path for path in case.images) for case in dataset.cases if case.id in wanted}
 
 
 def _match_all(patterns: list[str], label_pattern: str, paths: list[str]) -> dict[str, tuple[str, ...]]:

@@ -269,3 +269,8 @@ def write_probabilities(probabilities: np.ndarray, volume: Volume, path: Path) -
     channels_last = np.ascontiguousarray(np.moveaxis(probabilities.astype(np.float32), 0, -1))
     with write_aside(path) as partial:
         _write(restore_image(channels_last, volume, vector=True), partial)
+
+
+def read_probabilities(path: Path) -> np.ndarray:
+    """What write_probabilities wrote: (class, …) as the file has its axes, float32."""
+    return np.stack([sitk.GetArrayFromImage(component) for component in split_components(read_image(path))]).astype(np.float32)
