@@ -172,9 +172,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_ensemble(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folders", metavar="FOLDER", nargs="+", help="folders of masks of the same cases; the first wins where votes are even"
-    )
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", help="folders of masks of the same cases; even votes go to the first")
     parser.add_argument("-o", "--output", metavar="OUT", required=True)
 
 
