@@ -58,17 +58,15 @@ def ensemble(folders: Sequence[str | Path], output: str | Path, progress: Progre
 
     Where all have kept probabilities (a fold's validation folder), or all have written ones (predict --probabilities), these are averaged;
     else each voxel is of the class that most folders say, among equals that of the first folder which says one of them. Regions are voted
-    one by one, by their majority; half and half is what the first folder says. Finished cases are kept.
+    one by one, by their majority; half and half is what the first folder says. Probabilities are those of before any rules of a choice;
+    votes are on the masks. Finished cases are kept.
 
     Raises InputError for folders of other classes or cases, and CasesFailed (3), when the others are done, for cases on different grids.
     """
     sources = [_read_source(Path(folder)) for folder in folders]
     _refuse_repetition([source.folder for source in sources], Path(output))
     _refuse_missing(sources)
-    forms = [_find_form(source) for source in sources]
-    form: Form = forms[0] if len(set(forms)) == 1 else "labels"
-    held = ", ".join(f"{source.folder}: {FORMS[own]}" for source, own in zip(sources, forms))
-    progress.say(f"{'Votes on label maps' if form == 'labels' else 'Mean of probabilities'} ({held}).", event="ensemble", form=form)
+    form = _choose_form(sources, progress)
     names = [source.manifest.configuration if source.manifest else "" for source in sources]
     digests = [source.manifest.model_digest if source.manifest else str(source.folder) for source in sources]
     fresh = {"configuration": "ensemble", "configurations": tuple(names), "rules": (), "folds": (), "cases": ()}
@@ -99,7 +97,7 @@ def _refuse_repetition(folders: list[Path], output: Path) -> None:
 
 
 def _refuse_missing(sources: list[Source]) -> None:
-    everything = set().union(*(source.masks for source in sources))
+    everything = {case for source in sources for case in source.masks}
     for source in sources:
         missing = sorted(everything - set(source.masks))
         if missing:
@@ -138,12 +136,28 @@ def _describe_values(sources: list[Source]) -> Predictions:
     )
 
 
-def _find_form(source: Source) -> Form:
-    """What all cases of a folder have beside their masks."""
-    if all((source.folder / get_probabilities_name(case)).is_file() for case in source.masks):
-        return "probabilities"
+def _choose_form(sources: list[Source], progress: Progress) -> Form:
+    """What all cases of all folders have, the best first; says so."""
+    held = [_list_forms(source) for source in sources]
+    form = next(form for form in FORMS if all(form in own for own in held))
+    if form != "labels":
+        progress.say(f"Mean of {FORMS[form]}.", event="ensemble", form=form)
+        return form
+    folders = ", ".join(f"{source.folder}: {FORMS[own[0]]}" for source, own in zip(sources, held))
+    cure = "autoseg select RUN keeps those of folds that were validated by an older version, autoseg predict --probabilities writes them"
+    progress.say(f"Votes on label maps, as not all have the same kind of probabilities ({folders}); {cure}.", event="ensemble", form=form)
+    return form
+
+
+def _list_forms(source: Source) -> list[Form]:
+    """What all cases of a folder have: probabilities beside their masks, and masks."""
     digests = {case.case: case.mask_digest for case in source.manifest.cases} if source.manifest else {}
-    return "kept" if all(find_kept(source.folder, case, digests.get(case, "")) for case in source.masks) else "labels"
+    has: dict[Form, bool] = {
+        "kept": all(find_kept(source.folder, case, digests.get(case, "")) for case in source.masks),
+        "probabilities": all((source.folder / get_probabilities_name(case)).is_file() for case in source.masks),
+        "labels": True,
+    }
+    return [form for form in FORMS if has[form]]
 
 
 def ensemble_validation(
@@ -162,7 +176,8 @@ def ensemble_validation(
     digests = [_complete_validation(run, name, number, progress) for name, number in product(configurations, folds)]
     if not seen:
         raise InputError(f"The folds of {run.path} have no validation cases.")
-    made = {(name, number): find_masks(run.fold(name, number).validation) for name, number in product(configurations, seen.values())}
+    pairs = product(configurations, dict.fromkeys(seen.values()))
+    made = {(name, number): find_masks(run.fold(name, number).validation) for name, number in pairs}
     known = next(manifest for _, manifest in made.values() if manifest)
     groups = [Members(case, tuple(made[name, number][0][case] for name in configurations)) for case, number in seen.items()]
     manifest = msgspec.structs.replace(

@@ -29,7 +29,7 @@ def test_what_is_unpacked_is_what_was_packed_to_half_a_step(regions):
     assert np.abs(restored[own] - probabilities[own]).max() < 0.5 / 255 + 1e-3
     if not regions:
         assert np.abs(restored[0] - probabilities[0]).max() < 1.5 / 255 + 1e-3
-        np.testing.assert_allclose(restored.sum(axis=0, dtype=np.float32), 1, atol=2e-3)
+        np.testing.assert_allclose(restored.sum(axis=0, dtype=np.float32), 1, atol=1.6 / 255)  # where thirds are rounded up
 
 
 def test_the_background_is_never_below_zero():
