@@ -105,7 +105,7 @@ def test_probabilities_that_are_missing_are_predicted_first(pair_copy, tmp_path)
     ensemble_validation(RunFolder(pair_copy), NAMES, (0,), tmp_path / "out", said)
     assert said == ["Fold 0 of 2d has kept no probabilities of 1 validation cases: predicting them."]
     assert all(path.is_file() for path in get_kept_paths(folder, case))
-    with pytest.raises(InputError, match="Fold 1 of 2d is not finished"):
+    with pytest.raises(InputError, match="Fold 1 of 3d_fullres is not finished"):
         ensemble_validation(RunFolder(pair_copy), NAMES, (0, 1), tmp_path / "out")
 
 
@@ -124,7 +124,7 @@ def test_predict_obeys_the_choice_unless_told_otherwise(autoseg, pair_copy, scan
     monkeypatch.setattr("autoseg.inference.predictor.apply_rules", lambda labels, *others: np.where(labels == 2, 1, labels))
     scan = scans / "images" / "case_00.nii.gz"
     words = ("predict", pair_copy, scan, "-o", tmp_path / "out", "--device", "cpu")
-    assert "choice" not in autoseg(*words).out
+    assert "choice.json" not in autoseg(*words).out
     plain = read_manifest(tmp_path / "out")
     assert plain.configurations == (plain.configuration,)
     choose(pair_copy, rules=(Rule(kind="fill_holes", class_name="head"),))
