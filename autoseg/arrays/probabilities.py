@@ -23,7 +23,7 @@ def pack_probabilities(probabilities: np.ndarray, regions: bool) -> np.ndarray:
 def unpack_probabilities(packed: np.ndarray, regions: bool) -> np.ndarray:
     """Inverse of pack_probabilities, float16; the background takes the rest, at least 0, so the sum is 1 but for rounding of many classes.
 
-    >>> unpack_probabilities(np.array([[204]], dtype=np.uint8), regions=False).round(1).tolist()
+    >>> unpack_probabilities(np.array([[204]], dtype=np.uint8), regions=False).astype(float).round(2).tolist()
     [[0.2], [0.8]]
     """
     values = np.empty((len(packed) + (not regions), *packed.shape[1:]), dtype=np.float16)
