@@ -211,6 +211,11 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", choices=("glas",), default="", help="glas: object F1, Dice and Hausdorff distance too")
 
 
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", help="folders of masks of the same cases; even votes go to the first")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True)
+
+
 def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", default="", help="autoseg_demo, or autoseg_demo_instance, if not given")
     parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")

@@ -19,6 +19,14 @@ from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
 RESULTS = ("scores", "comparison", "plan", "explain", "change", "update")  # events that are told with --quiet too
+LOG_FOLDERS = {
+    "plan": "output",
+    "prepare": "run",
+    "train": "run",
+    "stop": "run",
+    "predict": "output",
+    "ensemble": "output",
+}  # by verb: the argument
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
     *("classes", "spacing", "groups", "stratify", "folds", "splits", "exclude", "format"),
@@ -174,6 +182,12 @@ def _compare(arguments: argparse.Namespace, progress: Any) -> None:
     compare(arguments.first, arguments.second, arguments.reference, arguments.output, options, progress)
 
 
+def _ensemble(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.ensemble import ensemble
+
+    ensemble(arguments.folders, arguments.output, progress)
+
+
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.demo import demo
 
@@ -189,6 +203,7 @@ VERBS: dict[str, Verb] = {
     "predict": ("write masks for scans", kinds.add_predict, _predict),
     "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
     "compare": ("two sets of masks of the same cases: is one better by more than noise?", kinds.add_compare, _compare),
+    "ensemble": ("join folders of masks: mean of probabilities, or votes", kinds.add_ensemble, _ensemble),
     "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 
@@ -280,7 +295,7 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
         return run / "log.txt" if (arguments.set or arguments.update) and (run / "plan.json").is_file() else None
-    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output"}.get(arguments.verb)
+    folder = LOG_FOLDERS.get(arguments.verb)
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 
 

@@ -14,6 +14,7 @@ PUBLIC = [
     "change",
     "compare",
     "demo",
+    "ensemble",
     "evaluate",
     "explain",
     "load",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from autoseg.arrays.cropping import compute_bounding_box, crop
-from autoseg.records.dataset import ClassLabel, list_parts
+from autoseg.records.dataset import ClassLabel, Part, list_parts
 from autoseg.records.fingerprint import ClassObjects
 
 INTEGER_TOLERANCE = 1e-3
@@ -49,8 +49,11 @@ def encode_labels(values: np.ndarray, classes: tuple[ClassLabel, ...], backgroun
     return numbers[places].reshape(values.shape)
 
 
-def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...], background: int) -> np.ndarray:
-    """Class numbers (of regions the last painted) → file values, in the smallest unsigned type that holds them, or in int32."""
+def decode_labels(numbers: np.ndarray, classes: tuple[ClassLabel, ...] | tuple[Part, ...], background: int) -> np.ndarray:
+    """Class numbers (of regions the last painted), or label numbers with the parts, → file values.
+
+    In the smallest unsigned type that holds them, or in int32.
+    """
     table = np.array([background, *(label.values[0] for label in classes)])
     if table.min() < 0:
         return table.astype(np.int32)[numbers]

@@ -268,6 +268,9 @@ def _describe_expectations(configuration: Configuration, plan: Plan, fingerprint
     lines += _row("memory.prediction_bytes", format_bytes(memory.prediction_bytes), "to predict a scan of median size")
     disk = format_bytes(memory.prepared_bytes) if memory.prepared_bytes else "not known"
     lines += _row("memory.prepared_bytes", disk, "the prepared scans on the disk, before compression")
+    kept = memory.prepared_bytes * len(fingerprint.cases[0].classes) / (4 * len(configuration.normalization) + 2)  # a byte each, no image
+    if kept and configuration.product == "classes":
+        lines += _row("kept probabilities", format_bytes(kept), "of the validation cases of all folds on the disk, before compression")
     seconds = configuration.seconds_per_step
     step = format_duration(seconds) if seconds else "not known"
     lines += _row("seconds_per_step", step, "" if seconds else "it is measured before the first step of a training")

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,28 @@ import numpy as np
 from autoseg.arrays.listing import list_objects, turn_objects
 from autoseg.arrays.volume import Volume
 from autoseg.commands.evaluate import MANIFEST, Wanted, evaluate
+from autoseg.commands.models import Request, find_models, load_models
 from autoseg.errors import AutosegError, CasesFailed, InputError
-from autoseg.inference.predictor import Predictor, load_predictor
+from autoseg.inference.ensemble import describe_kept, list_configurations, pack
+from autoseg.inference.predictor import Predictor
 from autoseg.io.files import digest_files, list_files, load_record, name_full_disk, remove_partials, save_record, write_bytes
 from autoseg.io.found_objects import get_list_name, write_list, write_table
+from autoseg.io.kept import find_kept, remove_kept, write_kept
 from autoseg.io.machine import count_cores
 from autoseg.io.patterns import get_file_part, match_paths, split_pattern
-from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
-from autoseg.io.scans import find_turn, get_ending, get_mask_name, read_scan, strip_ending, write_mask, write_probabilities
-from autoseg.networks.devices import choose_device, use_cores
+from autoseg.io.scans import (
+    find_turn,
+    get_ending,
+    get_mask_name,
+    get_probabilities_name,
+    read_scan,
+    strip_ending,
+    write_mask,
+    write_probabilities,
+)
+from autoseg.networks.devices import use_cores
 from autoseg.progress import Progress, Silent
+from autoseg.records.dataset import Dataset
 from autoseg.records.objects import CaseObjects
 from autoseg.records.predictions import PredictedCase, Predictions
 from autoseg.records.training import ModelHeader
@@ -33,7 +45,10 @@ Scans = dict[str, tuple[Path, ...]]
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict; `cases` is "fold:K" or a list of case names, `folds` the models to average."""
+    """How to predict; `cases` is "fold:K" or a list of case names, `folds` the models to average.
+
+    `keep` writes the probabilities of classes on the network's grid in a byte each, for ensembles to be made of.
+    """
 
     configuration: str | None = None
     folds: tuple[int, ...] = ()
@@ -43,21 +58,12 @@ class PredictOptions:
     preview: bool = False
     reference: str | None = None
     device: str = "auto"
+    keep: bool = False
 
 
-@dataclass(frozen=True)
-class Models:
-    """Which folds predict, and which cases are wanted (None: all)."""
-
-    folds: tuple[FoldFolder, ...]
-    numbers: tuple[int, ...]
-    cases: frozenset[str] | None
-
-
-def load(model: str | Path, device: str = "auto", tta: bool = False) -> Predictor:
-    """Loads a run, or one fold of it, for predictions in Python: `autoseg.load(model).predict(image)`."""
-    models = _find_models(Path(model), PredictOptions())
-    return load_predictor(list(models.folds), choose_device(device), tta)
+def load(model: str | Path, device: str = "auto", tta: bool = False, progress: Progress = Silent()) -> Predictor:
+    """Loads a run (by its choice, where it has one), or one fold of it, for predictions in Python: `autoseg.load(model).predict(image)`."""
+    return load_models(find_models(Path(model), Request(), progress), device, tta)
 
 
 def predict(
@@ -72,8 +78,8 @@ def predict(
     Cases whose mask is there, made by the same model from the same scan, are kept. Raises CasesFailed when some scans failed, after the
     others are done.
     """
-    models = _find_models(Path(model), options)
-    predictor = load_predictor(list(models.folds), choose_device(options.device), options.tta)
+    models = find_models(Path(model), Request(options.configuration, options.folds, options.cases), progress)
+    predictor = load_models(models, options.device, options.tta)
     if options.probabilities and predictor.finds_objects:
         raise InputError(
             "--probabilities writes probabilities of classes, and this model finds objects.", todo="Leave it out: each object has a score."
@@ -84,7 +90,7 @@ def predict(
         if not found:
             raise InputError(f"None of the cases asked for with --cases {options.cases} is in {scans}.")
     numbers = ", ".join(map(str, models.numbers))
-    progress.say(f"{len(found)} scans, {predictor.header.configuration.name}, fold {numbers}, on {predictor.compute.device}")
+    progress.say(f"{len(found)} scans, {' + '.join(list_configurations(predictor))}, fold {numbers}, on {predictor.compute.device}")
     with use_cores(count_cores()):
         manifest = predict_cases(predictor, found, Path(output), models.numbers, options, progress)
     failed = [case for case in manifest.cases if case.state == "failed"]
@@ -101,41 +107,6 @@ def predict(
             todo="Correct the files and repeat the command: finished scans are kept.",
         )
     return manifest
-
-
-def _find_models(path: Path, options: PredictOptions) -> Models:
-    """The folds to average: those asked for, else the one that has not seen the cases asked for, else all that are finished."""
-    if (path / "model.json").is_file():
-        folder = FoldFolder(path)
-        if options.cases.startswith("fold:"):
-            raise InputError("--cases fold:K needs the run, not one of its models.")
-        return Models((folder,), (folder.load_model().fold,), _list_cases(options.cases))
-    run = RunFolder(path)
-    configuration = choose_configuration(run.load_plan(), options.configuration)
-    finished = run.finished_folds(configuration.name)
-    if not finished:
-        raise InputError(f"{path} has no finished fold of {configuration.name}.", todo=f"autoseg train {path} --fold 0")
-    wanted, cases = options.folds, _list_cases(options.cases)
-    if options.cases.startswith("fold:"):
-        number, cases = _read_fold(run, options.cases)
-        wanted = wanted or (number,)  # averaging with folds that were trained on these cases would flatter
-    missing = [number for number in wanted if number not in finished]
-    if missing:
-        raise InputError(f"Fold {missing[0]} of {configuration.name} is not finished.", f"Finished: {', '.join(map(str, finished))}.")
-    numbers = tuple(wanted or finished)
-    return Models(tuple(run.fold(configuration.name, number) for number in numbers), numbers, cases)
-
-
-def _list_cases(text: str) -> frozenset[str] | None:
-    return frozenset(text.split(",")) if text else None
-
-
-def _read_fold(run: RunFolder, text: str) -> tuple[int, frozenset[str]]:
-    folds = run.load_splits().folds
-    number = text.removeprefix("fold:")
-    if not number.isdigit() or int(number) >= len(folds):
-        raise InputError(f"--cases {text} names no fold.", f"Folds: 0 … {len(folds) - 1}.")
-    return int(number), frozenset(folds[int(number)].validation)
 
 
 def find_scans(scans: str, header: ModelHeader) -> Scans:
@@ -165,6 +136,12 @@ def find_scans(scans: str, header: ModelHeader) -> Scans:
     if not flat:
         raise InputError(f"No scan in {scans} fits the names of the training scans.", f"They were {', '.join(dict.fromkeys(patterns))}.")
     return _complete(flat, header, scans)
+
+
+def list_scans(dataset: Dataset, cases: Sequence[str]) -> Scans:
+    """The files of some of a data set's cases."""
+    wanted, root = set(cases), Path(dataset.root)
+    return {case.id: tuple(root / path for path in case.images) for case in dataset.cases if case.id in wanted}
 
 
 def _match_all(patterns: list[str], label_pattern: str, paths: list[str]) -> dict[str, tuple[str, ...]]:
@@ -206,6 +183,8 @@ def predict_cases(
         model_digest=predictor.digest,
         folds=folds,
         configuration=header.configuration.name,
+        configurations=list_configurations(predictor),
+        rules=predictor.rules,
         classes=header.classes,
         background_value=header.background_value,
         ignore_value=header.ignore_value,
@@ -213,7 +192,7 @@ def predict_cases(
         label_pattern=header.label_pattern,
         cases=(),
     )
-    kept = _keep_finished(output, manifest, options.preview)
+    kept = _keep_finished(output, manifest, options)
     progress.start("Predicting", len(scans))
     try:
         for reading in _read_ahead(scans, kept, header):
@@ -232,8 +211,11 @@ def predict_cases(
     return manifest
 
 
-def _keep_finished(output: Path, manifest: Predictions, with_preview: bool) -> dict[str, PredictedCase]:
-    """Entries of an earlier manifest of the same model whose masks are untouched, and that have a preview where one is wanted."""
+def _keep_finished(output: Path, manifest: Predictions, options: PredictOptions) -> dict[str, PredictedCase]:
+    """Entries of an earlier manifest of the same model whose masks are untouched, and that have a preview and kept probabilities
+
+    where they are wanted.
+    """
     try:
         earlier = load_record(Predictions, output / MANIFEST)
     except InputError:
@@ -243,7 +225,9 @@ def _keep_finished(output: Path, manifest: Predictions, with_preview: bool) -> d
     done = [case for case in earlier.cases if case.state == "done" and (output / case.mask).is_file()]
     if manifest.task == "instance":
         done = [case for case in done if (output / get_list_name(case.case)).is_file()]
-    if with_preview:
+    if options.keep:
+        done = [case for case in done if find_kept(output, case.case, case.mask_digest)]
+    if options.preview:
         done = [case for case in done if _get_preview(output, case.case).is_file()]
     return {case.case: case for case in done if digest_files([output / case.mask]) == case.mask_digest}
 
@@ -287,11 +271,12 @@ def _read_ahead(scans: Scans, kept: dict[str, PredictedCase], header: ModelHeade
 
 
 def _predict_case(predictor: Predictor, reading: Reading, output: Path, options: PredictOptions, progress: Progress) -> PredictedCase:
-    """One scan; an old mask of this case, its list and its preview are removed first, so that a failure cannot leave them behind."""
+    """One scan; an old mask of this case and all that belongs to it are removed first, so that a failure cannot leave them behind."""
     case, paths = reading.case, reading.paths
     mask = output / get_mask_name(case, paths[0])
-    for old in (mask, output / get_list_name(case), _get_preview(output, case)):
+    for old in (mask, output / get_list_name(case), _get_preview(output, case), output / get_probabilities_name(case)):
         old.unlink(missing_ok=True)
+    remove_kept(output, case)
     entry = PredictedCase(case=case, scan=str(paths[0]), mask=mask.name, scan_digest="", mask_digest="", state="failed")
     try:
         if isinstance(reading.volume, AutosegError):
@@ -315,12 +300,15 @@ def _predict_case(predictor: Predictor, reading: Reading, output: Path, options:
 
 def _write_classes(predictor: Predictor, scan: Volume, mask: Path, case: str, options: PredictOptions) -> np.ndarray:
     """Writes the mask, and the probabilities if wanted; returns the label map on the scan's canonical grid."""
-    prediction = predictor.run(scan)
-    labels = predictor.make_mask(prediction)
+    predictions = predictor.run(scan)
+    labels = predictor.make_mask(predictions)
     with name_full_disk(mask.parent):
         write_mask(labels, scan, mask)
         if options.probabilities:
-            write_probabilities(predictor.make_probabilities(prediction), scan, mask.parent / f"{case}_probabilities.nii.gz")
+            write_probabilities(predictor.make_probabilities(predictions), scan, mask.parent / get_probabilities_name(case))
+        if options.keep:
+            (own,) = predictions  # an ensemble is made of what its members keep
+            write_kept(mask.parent, describe_kept(own, predictor.header, case, digest_files([mask])), pack(own, predictor.header))
     return labels
 
 

@@ -13,7 +13,7 @@ from autoseg.arrays.masks import paint_objects
 from autoseg.commands.evaluate import Labelling, format_scores, save_scores, score_pairs
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.job import Job
-from autoseg.commands.predict import PredictOptions, predict_cases
+from autoseg.commands.predict import PredictOptions, list_scans, predict_cases
 from autoseg.commands.tune import tune
 from autoseg.errors import CasesFailed
 from autoseg.evaluation.objects import LabelledObjects, count_objects, summarise_objects
@@ -134,8 +134,9 @@ def _score_validation(job: Job) -> Scores | InstanceScores:
     wanted = set(job.fold.validation)
     cases = [case for case in job.dataset.cases if case.id in wanted]
     root = Path(job.dataset.root)
-    scans = {case.id: tuple(root / path for path in case.images) for case in cases}
-    manifest = predict_cases(predictor, scans, job.folder.validation, (job.number,), PredictOptions(), job.progress)
+    scans = list_scans(job.dataset, job.fold.validation)
+    options = PredictOptions(keep=job.configuration.product == "classes")
+    manifest = predict_cases(predictor, scans, job.folder.validation, (job.number,), options, job.progress)
     failed = [case for case in manifest.cases if case.state == "failed"]
     if failed:
         raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].message}", done="The model is written.")

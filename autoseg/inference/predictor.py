@@ -1,20 +1,21 @@
 """A loaded model: scans in, label maps out."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
-from torch import Tensor
 
-from autoseg.arrays.labels import decode_labels
+from autoseg.arrays.labels import decode_labels, list_painted
 from autoseg.arrays.masks import PaintedObjects, paint_objects
-from autoseg.arrays.preparation import measure_background, prepare_image
+from autoseg.arrays.postprocessing import apply_rules
+from autoseg.arrays.preparation import expand_spacing, measure_background, prepare_image
 from autoseg.arrays.volume import Volume
 from autoseg.errors import InputError
-from autoseg.inference.export import restore_labels, restore_probabilities
+from autoseg.inference.export import Prediction, restore_labels, restore_probabilities
 from autoseg.inference.objects import Members, find_objects, restore_objects
 from autoseg.inference.sliding_window import compute_probabilities, predict_logits
 from autoseg.io.run_folder import FoldFolder
@@ -31,6 +32,8 @@ from autoseg.io.weights import load_tensors
 from autoseg.networks.build import build_network, import_weights
 from autoseg.networks.devices import Compute
 from autoseg.records.base import digest_of
+from autoseg.records.choice import Rule
+from autoseg.records.dataset import list_parts
 from autoseg.records.detection import Thresholds
 from autoseg.records.machine import DeviceName
 from autoseg.records.plan import count_network_outputs
@@ -39,23 +42,20 @@ from autoseg.records.training import ModelHeader
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the folds' mean says about one scan: probabilities on the network's grid, and what leads back to the scan's."""
-
-    probabilities: Tensor
-    geometry: Geometry
-    spacing: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Predictor:
-    """One network per fold, averaged or, where it finds objects, joined. Safe to use from several threads."""
+    """One network per fold, averaged or, where it finds objects, joined. Safe to use from several threads.
+
+    `others` are of other configurations (inference/ensemble.py): every configuration's probabilities count alike. `rules` are applied to
+    the masks of classes.
+    """
 
     header: ModelHeader
     networks: tuple[torch.nn.Module, ...]
     compute: Compute
     mirror: bool
     digest: str
+    others: tuple["Predictor", ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     @property
     def finds_objects(self) -> bool:
@@ -86,8 +86,15 @@ class Predictor:
         """The label map on the volume's canonical grid: the values of the training labels, or the numbers of the objects."""
         return self.find(volume).make_label_map() if self.finds_objects else self.make_mask(self.run(volume))
 
-    def run(self, volume: Volume) -> Prediction:
-        """Mean probabilities over the folds for a canonical volume."""
+    def run(self, volume: Volume) -> tuple[Prediction, ...]:
+        """Mean probabilities over the folds for a canonical volume, one per configuration; of several in half precision, to hold them."""
+        own = self._run_folds(volume)
+        if not self.others:
+            return (own,)
+        answers = (own, *(answer for other in self.others for answer in other.run(volume)))
+        return tuple(replace(answer, probabilities=answer.probabilities.half()) for answer in answers)
+
+    def _run_folds(self, volume: Volume) -> Prediction:
         configuration = self.header.configuration
         image, geometry, spacing = self._prepare(volume)
         background = measure_background(image)
@@ -97,22 +104,21 @@ class Predictor:
             answer = compute_probabilities(logits, self.header.regions)
             total = answer if total is None else total + answer
         assert total is not None  # load_predictor refuses an empty list
-        return Prediction(total / len(self.networks), geometry, spacing)
+        return Prediction(total / len(self.networks), geometry, spacing, expand_spacing(configuration, spacing))
 
-    def make_mask(self, prediction: Prediction) -> np.ndarray:
+    def make_mask(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """The label map with the values of the training labels, on the volume's canonical grid."""
         header = self.header
-        numbers = restore_labels(
-            prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration, header.regions
-        )
-        return decode_labels(numbers, header.classes, header.background_value)
+        numbers = restore_labels(predictions, header.axes, header.regions)
+        if not self.rules:
+            return decode_labels(numbers, header.classes, header.background_value)
+        spacing = tuple(predictions[0].spacing[header.axes.index(axis)] for axis in range(len(header.axes)))
+        labels = apply_rules(list_painted(header.classes)[numbers], self.rules, header.classes, spacing)
+        return decode_labels(labels, list_parts(header.classes), header.background_value)
 
-    def make_probabilities(self, prediction: Prediction) -> np.ndarray:
-        """Probabilities (background and classes, or regions; …) on the volume's canonical grid."""
-        header = self.header
-        return restore_probabilities(
-            prediction.probabilities, prediction.geometry, prediction.spacing, header.axes, header.configuration, header.regions
-        )
+    def make_probabilities(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Probabilities (background and classes, or regions; …) on the volume's canonical grid, before any rules."""
+        return restore_probabilities(predictions, self.header.axes, self.header.regions)
 
     def predict(self, image: Any) -> Any:
         """Segments one scan and returns the mask in kind; a model of objects gives their numbers (uint16, by falling score).
@@ -165,6 +171,10 @@ def load_predictor(folds: list[FoldFolder], device: DeviceName, mirror: bool = F
         network = build_network(own.network, len(header.channels), outputs, detection=own.detection)
         import_weights(network, weights, str(fold.weights))
         networks.append(compute.place_network(network).eval())
-    chosen = [first.thresholds] if first.thresholds else []
-    digest = digest_of([first.configuration, [header.weights_digest for header in headers], mirror, *chosen])
-    return Predictor(first, tuple(networks), compute, mirror, digest)
+    return Predictor(first, tuple(networks), compute, mirror, digest_models(headers, mirror))
+
+
+def digest_models(headers: Sequence[ModelHeader], mirror: bool = False) -> str:
+    """What tells masks of these folds' mean from others."""
+    chosen = [headers[0].thresholds] if headers[0].thresholds else []
+    return digest_of([headers[0].configuration, [header.weights_digest for header in headers], mirror, *chosen])

@@ -224,6 +224,11 @@ def get_mask_name(case: str, scan: Path) -> str:
     return case + (".png" if ending in (".jpg", ".jpeg", ".bmp") else ".nii.gz" if ending in (".mhd", "") else ending)
 
 
+def get_probabilities_name(case: str) -> str:
+    """The file beside a case's mask that holds its probabilities on the scan's grid."""
+    return f"{case}_probabilities.nii.gz"
+
+
 def restore_image(array: np.ndarray, volume: Volume, vector: bool = False) -> sitk.Image:
     """An ITK image of a canonical array on the scan's own grid: re-oriented, geometry copied to the last bit."""
     image = sitk.GetImageFromArray(array, isVector=vector)
@@ -272,3 +277,8 @@ def write_probabilities(probabilities: np.ndarray, volume: Volume, path: Path) -
     channels_last = np.ascontiguousarray(np.moveaxis(probabilities.astype(np.float32), 0, -1))
     with write_aside(path) as partial:
         _write(restore_image(channels_last, volume, vector=True), partial)
+
+
+def read_probabilities(path: Path) -> np.ndarray:
+    """What write_probabilities wrote: (class, …) as the file has its axes, float32."""
+    return np.stack([sitk.GetArrayFromImage(component) for component in split_components(read_image(path))]).astype(np.float32)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from autoseg.records.base import Record, SavedRecord
+from autoseg.records.choice import Rule
 from autoseg.records.dataset import ClassLabel
 
 
@@ -19,12 +20,17 @@ class PredictedCase(Record, frozen=True, kw_only=True):
 
 
 class Predictions(SavedRecord, frozen=True, kw_only=True):
-    """`model_digest` covers configuration, folds and weights: masks of another model are made anew."""
+    """`model_digest` covers configurations, folds, weights, rules: masks of another model, or made by another choice, are made anew.
+
+    `configurations` are those whose probabilities were averaged, `configuration` the first; `rules` were applied to the masks.
+    """
 
     task: Literal["semantic", "instance"] = "semantic"
     model_digest: str
     folds: tuple[int, ...]
     configuration: str
+    configurations: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
     classes: tuple[ClassLabel, ...]
     background_value: int
     ignore_value: int | None = None

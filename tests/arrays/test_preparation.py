@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.arrays.preparation import expand_spacing, measure_background, prepare_image, prepare_label
-from autoseg.inference.export import restore_labels
+from autoseg.inference.export import Prediction, restore_labels
 from autoseg.records.plan import (
     AugmentationSpec,
     Configuration,
@@ -91,7 +91,7 @@ def test_transposing_and_cropping_are_undone_by_prediction(axes, shape, seed):
     _, geometry = prepare_image(label[None].astype(np.float32), spacing, axes, configuration)
     prepared = prepare_label(label, spacing, axes, configuration, geometry)
     probabilities = torch.from_numpy(np.stack([prepared == number for number in range(3)]).astype(np.float32))
-    np.testing.assert_array_equal(restore_labels(probabilities, geometry, transposed, axes, configuration), label)
+    np.testing.assert_array_equal(restore_labels([Prediction(probabilities, geometry, transposed, transposed)], axes), label)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
@@ -102,7 +102,8 @@ def test_a_label_that_was_resampled_comes_back_almost_as_it_was(axes):
     _, geometry = prepare_image((label > 0)[None].astype(np.float32), spacing, axes, configuration)
     prepared = prepare_label(label, spacing, axes, configuration, geometry)
     probabilities = torch.from_numpy(np.stack([prepared == number for number in range(3)]).astype(np.float32))
-    restored = restore_labels(probabilities, geometry, tuple(spacing[axis] for axis in axes), axes, configuration)
+    turned = tuple(spacing[axis] for axis in axes)
+    restored = restore_labels([Prediction(probabilities, geometry, turned, configuration.spacing)], axes)
     assert restored.shape == label.shape
     assert (restored == label).mean() > 0.97
 

@@ -71,7 +71,7 @@ def make_seeing(dimension=2):
 def seeing(monkeypatch, tmp_path):
     """The command line loads a predictor that sees, whatever the model."""
     predictor = make_seeing()
-    monkeypatch.setattr("autoseg.commands.predict.load_predictor", lambda *arguments: predictor)
+    monkeypatch.setattr("autoseg.commands.models.load_predictor", lambda *arguments: predictor)
     return write_model(tmp_path / "model")
 
 
@@ -203,7 +203,7 @@ def test_python_gets_the_ids_in_kind(cells):
 
 
 def test_lists_of_a_volume_stored_the_other_way_round_are_on_its_own_grid(autoseg, monkeypatch, tmp_path):
-    monkeypatch.setattr("autoseg.commands.predict.load_predictor", lambda *arguments: make_seeing(3))
+    monkeypatch.setattr("autoseg.commands.models.load_predictor", lambda *arguments: make_seeing(3))
     model = write_model(tmp_path / "model", 3)
     ids = draw_ellipsoids((20, 40, 44), 12, (4, 8), np.random.default_rng(0))
     image = sitk.GetImageFromArray(ids.astype(np.float32))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import autoseg.inference.export as export_module
 from autoseg.arrays.labels import decode_labels, encode_labels, list_painted, make_membership
-from autoseg.arrays.preparation import prepare_image, prepare_label
-from autoseg.inference.export import choose_classes, restore_labels, restore_probabilities
+from autoseg.arrays.preparation import expand_spacing, prepare_image, prepare_label
+from autoseg.inference.export import Prediction, choose_classes, restore_labels, restore_probabilities
 from autoseg.io.classes import read_typed
 
 torch.set_num_threads(1)
@@ -40,9 +40,9 @@ def test_labels_come_back_from_crop_and_axes_voxel_by_voxel(shape, axes, data, s
     spacing = (1.0, 1.0, 1.0)
     _, geometry = prepare_image(image, spacing, axes, configuration)
     prepared = prepare_label(label, spacing, axes, configuration, geometry)
-    probabilities = one_hot(prepared, 3)
-    assert np.array_equal(restore_labels(probabilities, geometry, spacing, axes, configuration), label)
-    restored = restore_probabilities(probabilities, geometry, spacing, axes, configuration)
+    member = Prediction(one_hot(prepared, 3), geometry, spacing, spacing)
+    assert np.array_equal(restore_labels([member], axes), label)
+    restored = restore_probabilities([member], axes)
     assert restored.dtype == np.float32
     assert np.array_equal(restored, one_hot(label, 3).numpy())
 
@@ -52,7 +52,8 @@ def make_resampled() -> tuple:
     spacing, axes, configuration = (1.5, 0.8, 1.3), (2, 0, 1), make_configuration()
     _, geometry = prepare_image(image, spacing, axes, configuration)
     logits = torch.randn(3, *geometry.prepared_shape, generator=torch.Generator().manual_seed(0))
-    return logits.softmax(0), geometry, tuple(spacing[axis] for axis in axes), axes, configuration
+    turned = tuple(spacing[axis] for axis in axes)
+    return [Prediction(logits.softmax(0), geometry, turned, expand_spacing(configuration, turned))], axes
 
 
 @pytest.mark.parametrize("values", [1, 500, 1500])
@@ -78,7 +79,7 @@ def test_a_smooth_object_survives_resampling_and_the_way_back():
     _, geometry = prepare_image(np.ones((1, *label.shape), np.float32), spacing, axes, configuration)
     prepared = prepare_label(label, spacing, axes, configuration, geometry)
     assert prepared.shape != label.shape
-    back = restore_labels(one_hot(prepared, 2), geometry, spacing, axes, configuration)
+    back = restore_labels([Prediction(one_hot(prepared, 2), geometry, spacing, configuration.spacing)], axes)
     assert 2 * (back * label).sum() / (back.sum() + label.sum()) > 0.95
 
 
@@ -126,7 +127,8 @@ def test_regions_come_back_slab_by_slab_and_nothing_lies_outside_the_crop(monkey
     _, geometry = prepare_image(image, spacing, axes, configuration)
     probabilities = torch.from_numpy(generator.random((2, *geometry.prepared_shape)).astype(np.float32))
     monkeypatch.setattr(export_module, "SLAB_VALUES", values)
-    restored = restore_probabilities(probabilities, geometry, spacing, axes, configuration, regions=True)
-    labels = restore_labels(probabilities, geometry, spacing, axes, configuration, regions=True)
+    member = Prediction(probabilities, geometry, spacing, spacing)
+    restored = restore_probabilities([member], axes, regions=True)
+    labels = restore_labels([member], axes, regions=True)
     assert not restored[:, image[0] == 0].any()
     np.testing.assert_array_equal(labels, np.where(restored[1] > 0.5, 2, np.where(restored[0] > 0.5, 1, 0)))

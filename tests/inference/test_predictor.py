@@ -2,58 +2,19 @@
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from builders import make_configuration, make_image
+from builders import make_image
+from models_for_tests import CLASSES, SPACING, make_array, write_model
 
 from autoseg.errors import InputError
 from autoseg.inference.predictor import load_predictor
-from autoseg.io.files import save_record
-from autoseg.io.run_folder import FoldFolder
 from autoseg.io.scans import make_volume_of_array
-from autoseg.io.weights import save_tensors
-from autoseg.networks.build import build_network, export_weights
-from autoseg.records.dataset import Channel, ClassLabel
-from autoseg.records.plan import Normalization
-from autoseg.records.training import ModelHeader
+from autoseg.records.dataset import ClassLabel
 
 torch.set_num_threads(1)
-CLASSES = (ClassLabel(name="edema", values=(2,)), ClassLabel(name="core", values=(7,)))
-SPACING = (2.0, 1.0, 1.5)
-
-
-def write_model(path: Path, seed: int = 0, channels: int = 1, **changes: object) -> FoldFolder:
-    """An untrained model: its mask is noise, but always the same noise."""
-    fold = FoldFolder(path)
-    configuration = make_configuration(normalization=(Normalization(scheme="zscore"),) * channels)
-    digest = save_tensors(fold.weights, export_weights(build_network(configuration.network, channels, 3, seed)))
-    header = ModelHeader(
-        fold=seed,
-        configuration=configuration,
-        orientation="LPS",
-        axes=(1, 0, 2),
-        dimension=3,
-        channels=tuple(Channel(name=str(index), pattern=f"{{case}}_{index}.nii.gz") for index in range(channels)),
-        classes=CLASSES,
-        background_value=0,
-        unit="mm",
-        label_pattern="{case}.nii.gz",
-        weights_digest=digest,
-        device="cpu",
-        precision="fp32",
-        channels_last=False,
-        steps=1,
-        training_cases=1,
-    )
-    save_record(fold.model, msgspec.structs.replace(header, **changes))
-    return fold
-
-
-def make_array(shape: tuple[int, ...] = (9, 12, 10)) -> np.ndarray:
-    return np.random.default_rng(0).normal(5, 1, shape).astype(np.float32)
 
 
 def write_scan(path: Path, array: np.ndarray, direction: np.ndarray) -> Path:
@@ -93,9 +54,9 @@ def test_regions_are_predicted_by_sigmoids_averaged_over_folds_and_painted(tmp_p
     folds = [write_model(tmp_path / f"fold_{seed}", seed, classes=regions) for seed in range(2)]
     both = load_predictor(folds, "cpu")
     volume = make_volume_of_array(make_array()[None], SPACING)
-    parts = [load_predictor([fold], "cpu").run(volume).probabilities for fold in folds]
+    parts = [load_predictor([fold], "cpu").run(volume)[0].probabilities for fold in folds]
     assert parts[0].sum(dim=0).max() > 1.1  # no softmax
-    torch.testing.assert_close(both.run(volume).probabilities, sum(parts) / 2)
+    torch.testing.assert_close(both.run(volume)[0].probabilities, sum(parts) / 2)
     probabilities = both.make_probabilities(both.run(volume))
     assert probabilities.shape == (3, *volume.grid.shape)
     painted = np.zeros(volume.grid.shape, np.uint8)
@@ -114,8 +75,8 @@ def test_folds_are_averaged(tmp_path):
     image = sitk.ReadImage(str(write_scan(tmp_path / "scan.nrrd", volume[0], np.eye(3))))
     assert sitk.GetArrayFromImage(both.predict(image)).shape == volume[0].shape
     canonical = make_volume_of_array(volume[0][None], SPACING)
-    parts = [predictor.run(canonical).probabilities for predictor in alone]
-    torch.testing.assert_close(both.run(canonical).probabilities, sum(parts) / 2)
+    parts = [predictor.run(canonical)[0].probabilities for predictor in alone]
+    torch.testing.assert_close(both.run(canonical)[0].probabilities, sum(parts) / 2)
     probabilities = both.make_probabilities(both.run(canonical))
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-4)
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from autoseg import __version__
 from autoseg.errors import InputError, RecordError
 from autoseg.records.base import FORMAT_VERSION, Record, SavedRecord, compute_digest, decode, digest_of, encode
+from autoseg.records.choice import Choice
 from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.grid import Grid
+from autoseg.records.kept import KeptProbabilities
 from autoseg.records.machine import Machine
 from autoseg.records.objects import CaseObjects
 from autoseg.records.plan import Plan
@@ -36,6 +38,8 @@ SAVED = [
     Scores,
     InstanceScores,
     CaseObjects,
+    Choice,
+    KeptProbabilities,
     Splits,
     Course,
     ModelHeader,
