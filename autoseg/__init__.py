@@ -17,12 +17,27 @@ _PUBLIC = {
     "stop": "autoseg.commands.stop",
     "predict": "autoseg.commands.predict",
     "evaluate": "autoseg.commands.evaluate",
+    "select": "autoseg.commands.select",
     "demo": "autoseg.commands.demo",
     "load": "autoseg.commands.predict",
     "AutosegError": "autoseg.errors",
 }
 
-__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "stop", "train"]
+__all__ = [
+    "AutosegError",
+    "__version__",
+    "change",
+    "demo",
+    "evaluate",
+    "explain",
+    "load",
+    "plan",
+    "predict",
+    "prepare",
+    "select",
+    "stop",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

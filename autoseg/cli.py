@@ -18,7 +18,7 @@ from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
-RESULTS = ("scores", "plan", "explain", "change")  # events that are told with --quiet too
+RESULTS = ("scores", "plan", "explain", "change", "choice")  # events that are told with --quiet too
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
     *("classes", "spacing", "groups", "splits", "exclude", "format"),
@@ -160,6 +160,12 @@ def _evaluate(arguments: argparse.Namespace, progress: Any) -> None:
     evaluate(arguments.predictions, arguments.references, arguments.output, arguments.only_predicted, arguments.workers, progress, wanted)
 
 
+def _select(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.select import select
+
+    select(arguments.run, progress, arguments.workers, arguments.configurations)
+
+
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.demo import demo
 
@@ -174,6 +180,7 @@ VERBS: dict[str, Verb] = {
     "stop": ("bring a training to its end early: last steps, validation, model", kinds.add_stop, _stop),
     "predict": ("write masks for scans", kinds.add_predict, _predict),
     "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
+    "select": ("choose configuration, ensemble and post-processing by the validation of all folds", kinds.add_select, _select),
     "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 
@@ -265,7 +272,7 @@ def _log_path(arguments: argparse.Namespace) -> Path | None:
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
         return run / "log.txt" if arguments.set and (run / "plan.json").is_file() else None
-    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "predict": "output"}.get(arguments.verb)
+    folder = {"plan": "output", "prepare": "run", "train": "run", "stop": "run", "select": "run", "predict": "output"}.get(arguments.verb)
     return Path(getattr(arguments, folder)) / "log.txt" if folder else None
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from autoseg.arrays.labels import encode_labels, find_values
+from autoseg.arrays.postprocessing import apply_rules
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
@@ -18,6 +19,7 @@ from autoseg.evaluation.summary import summarise
 from autoseg.io.files import list_files, load_record, save_record, write_bytes
 from autoseg.io.scans import get_ending, read_label, strip_ending
 from autoseg.progress import Progress, Silent
+from autoseg.records.choice import Rule
 from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.predictions import Predictions
 from autoseg.records.scores import GLAS_METRICS, INSTANCE_METRICS, METRICS, CaseScore, InstanceScores, Scores
@@ -52,6 +54,7 @@ class ScoreTask:
     mask: Path
     reference: Path
     labelling: Labelling
+    rules: tuple[Rule, ...] = ()  # of post-processing, applied to the mask before it is scored
 
 
 def evaluate(
@@ -148,15 +151,24 @@ def score_pairs(
     labelling: Labelling,
     workers: int | None = None,
     progress: Progress = Silent(),
+    rules: tuple[Rule, ...] = (),
 ) -> Scores:
     """Scores mask and reference files by case. Raises InputError with all pairs that do not fit each other."""
-    tasks = [ScoreTask(case, mask, reference, labelling) for case, (mask, reference) in pairs.items()]
+    tasks = [ScoreTask(case, mask, reference, labelling, rules) for case, (mask, reference) in pairs.items()]
     rows = run_pairs(score_files, tasks, workers, progress)
     return summarise([row for own in rows.values() for row in own], labelling.classes)
 
 
 def score_files(task: ScoreTask) -> list[CaseScore]:
     """Scores one pair of files. Raises InputError for other shapes and for values that no class has."""
+    mask, reference, spacing = read_pair(task)
+    classes = task.labelling.classes
+    voxel = float(np.prod(spacing)) if task.labelling.unit == "mm" and len(spacing) == 3 else None
+    return score_case(task.case, count_joint(mask, reference, len(list_parts(classes))), classes, voxel)
+
+
+def read_pair(task: ScoreTask) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Label numbers of mask (its rules applied) and reference, and their spacing: mm, or ones where voxels have no physical size."""
     mask, mask_grid = read_label(task.mask)
     reference, grid = read_label(task.reference)
     if mask.shape != reference.shape:
@@ -166,8 +178,8 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
         encoded = [encode_labels(values, labelling.classes, labelling.background, labelling.ignore) for values in (mask, reference)]
     except ValueError as error:
         raise InputError(f"{task.mask.name} or its reference: {error}.") from None
-    voxel = float(np.prod(grid.spacing)) if labelling.unit == "mm" and len(grid.spacing) == 3 else None
-    return score_case(task.case, count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes))), labelling.classes, voxel)
+    spacing = grid.spacing if labelling.unit == "mm" else (1.0,) * len(grid.spacing)
+    return apply_rules(encoded[0], task.rules, labelling.classes, spacing), encoded[1], spacing
 
 
 def save_scores(scores: Scores | InstanceScores, path: Path) -> None:

@@ -36,11 +36,15 @@ METRICS = ("dice", "iou", "precision", "sensitivity", "specificity", "volume_ref
 
 
 class Scores(SavedRecord, frozen=True, kw_only=True):
-    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out."""
+    """`mean` is the mean over foreground classes of the class means, classes without a defined value left out.
+
+    `folds` are, where the cases were predicted by several folds, the mean Dice of each one's validation cases.
+    """
 
     mean: dict[str, float | None]
     classes: dict[str, dict[str, Interval]]
     cases: tuple[CaseScore, ...]
+    folds: dict[str, float | None] = msgspec.field(default_factory=dict)
 
 
 class InstanceScore(Record, frozen=True, kw_only=True):
@@ -86,7 +90,7 @@ class InstanceScores(SavedRecord, frozen=True, kw_only=True):
 
     `pooled` are the metrics of all cases taken as one image. `coco_ap` (COCO's mask AP: mean over IoU .5 … .95, 101 points of recall, any
     number of detections) orders the detections of all cases by their scores: it is the same in `pooled` and, with an interval over
-    cases, in `classes`; no case has its own; None where the masks come without scores.
+    cases, in `classes`; no case has its own; None where the masks come without scores. `folds` as in Scores, of `ap_cell_50`.
     """
 
     task: Literal["instance"] = "instance"
@@ -94,6 +98,7 @@ class InstanceScores(SavedRecord, frozen=True, kw_only=True):
     classes: dict[str, dict[str, Interval]]
     pooled: dict[str, dict[str, float | None]]
     cases: tuple[InstanceScore, ...]
+    folds: dict[str, float | None] = msgspec.field(default_factory=dict)
 
 
 class _Task(msgspec.Struct):
