@@ -45,8 +45,8 @@ def make_table(rows: Sequence[CaseScore] | Sequence[InstanceScore], metric: str)
 def compute_mean(table: ScoreTable) -> float | None:
     """Mean over classes of their means over cases, what is undefined left out: `mean` in scores.json.
 
-    >>> compute_mean({"a": {"liver": 0.8, "tumour": None}, "b": {"liver": 0.6, "tumour": 0.2}})
-    0.45
+    >>> compute_mean({"a": {"liver": 0.75, "tumour": None}, "b": {"liver": 0.25, "tumour": 0.25}})
+    0.375
     """
     by_class: dict[str, list[float]] = {}
     for scores in table.values():
