@@ -216,6 +216,11 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True)
 
 
+def add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--configurations", type=names, metavar="A,B", default=(), help="choose among these only (default: all trained)")
+
+
 def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", default="", help="autoseg_demo, or autoseg_demo_instance, if not given")
     parser.add_argument("--task", choices=("semantic", "instance"), default="semantic")

@@ -18,14 +18,10 @@ from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
-RESULTS = ("scores", "comparison", "plan", "explain", "change", "update")  # events that are told with --quiet too
+RESULTS = ("scores", "comparison", "plan", "explain", "change", "update", "choice")  # events that are told with --quiet too
 LOG_FOLDERS = {
-    "plan": "output",
-    "prepare": "run",
-    "train": "run",
-    "stop": "run",
-    "predict": "output",
-    "ensemble": "output",
+    **{"plan": "output", "prepare": "run", "train": "run", "stop": "run", "select": "run"},
+    **{"predict": "output", "ensemble": "output"},
 }  # by verb: the argument
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
@@ -188,6 +184,12 @@ def _ensemble(arguments: argparse.Namespace, progress: Any) -> None:
     ensemble(arguments.folders, arguments.output, progress)
 
 
+def _select(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.select import select
+
+    select(arguments.run, progress, arguments.workers, arguments.configurations)
+
+
 def _demo(arguments: argparse.Namespace, progress: Any) -> None:
     from autoseg.commands.demo import demo
 
@@ -204,6 +206,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": ("score masks against references", kinds.add_evaluate, _evaluate),
     "compare": ("two sets of masks of the same cases: is one better by more than noise?", kinds.add_compare, _compare),
     "ensemble": ("join folders of masks: mean of probabilities, or votes", kinds.add_ensemble, _ensemble),
+    "select": ("choose configuration, ensemble and post-processing by the validation of all folds", kinds.add_select, _select),
     "demo": ("the whole way on made-up scans, in about three minutes", kinds.add_demo, _demo),
 }
 

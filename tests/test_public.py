@@ -21,6 +21,7 @@ PUBLIC = [
     "plan",
     "predict",
     "prepare",
+    "select",
     "stop",
     "train",
     "update",

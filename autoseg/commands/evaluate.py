@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from autoseg.arrays.labels import encode_labels, find_values, make_membership
+from autoseg.arrays.postprocessing import apply_rules
 from autoseg.commands.evaluate_objects import format_object_scores, score_object_pairs
 from autoseg.commands.measure import MANY_VALUES
 from autoseg.commands.pairs import find_references, run_pairs
@@ -21,6 +22,7 @@ from autoseg.evaluation.surface import add_surfaces, measure_surfaces
 from autoseg.io.files import list_files, load_record, save_record, write_bytes
 from autoseg.io.scans import choose_unit, get_ending, orient_spacing, read_label, strip_ending
 from autoseg.progress import Progress, Silent
+from autoseg.records.choice import Rule
 from autoseg.records.dataset import ClassLabel, list_parts
 from autoseg.records.predictions import Predictions
 from autoseg.records.scores import COUNTS, GLAS_METRICS, INSTANCE_METRICS, METRICS, CaseScore, InstanceScores, Scores, SizeRecall
@@ -66,7 +68,8 @@ class ScoreTask:
     mask: Path
     reference: Path
     labelling: Labelling
-    tolerance: float | None
+    tolerance: float | None = None
+    rules: tuple[Rule, ...] = ()  # of post-processing, applied to the mask before it is scored
 
 
 def evaluate(
@@ -175,17 +178,32 @@ def score_pairs(
     workers: int | None = None,
     progress: Progress = Silent(),
     wanted: Wanted = Wanted(),
+    rules: tuple[Rule, ...] = (),
 ) -> Scores:
     """Scores mask and reference files by case. Raises InputError with all pairs that do not fit each other."""
     tolerance = wanted.tolerance or TOLERANCES[labelling.unit]
     asked = None if wanted.metrics == "overlap" else tolerance
-    tasks = [ScoreTask(case, mask, reference, labelling, asked) for case, (mask, reference) in pairs.items()]
+    tasks = [ScoreTask(case, mask, reference, labelling, asked, rules) for case, (mask, reference) in pairs.items()]
     rows = run_pairs(score_files, tasks, workers, progress)
     return summarise([row for own in rows.values() for row in own], labelling.classes, labelling.unit, tolerance)
 
 
 def score_files(task: ScoreTask) -> list[CaseScore]:
     """Scores one pair of files; the reference's voxels count. Raises InputError for other shapes and for values that no class has."""
+    mask, reference, spacing = read_pair(task)
+    classes = task.labelling.classes
+    size = float(np.prod(spacing)) if task.labelling.unit == "mm" else None
+    joint = count_joint(mask, reference, len(list_parts(classes)))
+    rows = score_case(task.case, joint, classes, size if len(spacing) == 3 else None)
+    if task.tolerance is None:
+        return rows
+    membership = make_membership(classes)
+    rows = add_surfaces(rows, measure_surfaces(mask, reference, membership, spacing, task.tolerance))
+    return add_lesions(rows, find_lesions(mask, reference, membership), *choose_decades(reference.ndim, size))
+
+
+def read_pair(task: ScoreTask) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Label numbers of mask (its rules applied) and reference, and their spacing: mm, or ones where voxels have no physical size."""
     mask, mask_grid = read_label(task.mask)
     reference, grid = read_label(task.reference)
     if mask.shape != reference.shape:
@@ -195,15 +213,8 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
         encoded = [encode_labels(values, labelling.classes, labelling.background, labelling.ignore) for values in (mask, reference)]
     except ValueError as error:
         raise InputError(f"{task.mask.name} or its reference: {error}.") from None
-    size = float(np.prod(grid.spacing)) if labelling.unit == "mm" else None
-    joint = count_joint(encoded[0], encoded[1], len(list_parts(labelling.classes)))
-    rows = score_case(task.case, joint, labelling.classes, size if len(grid.spacing) == 3 else None)
-    if task.tolerance is None:
-        return rows
-    membership = make_membership(labelling.classes)
     spacing = orient_spacing(grid) if labelling.unit == "mm" else (1.0,) * reference.ndim
-    rows = add_surfaces(rows, measure_surfaces(encoded[0], encoded[1], membership, spacing, task.tolerance))
-    return add_lesions(rows, find_lesions(encoded[0], encoded[1], membership), *choose_decades(reference.ndim, size))
+    return apply_rules(encoded[0], task.rules, labelling.classes, spacing), encoded[1], spacing
 
 
 def save_scores(scores: Scores | InstanceScores, path: Path) -> None:

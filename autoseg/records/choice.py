@@ -24,10 +24,12 @@ class Rule(Record, frozen=True, kw_only=True):
 class Trial(Record, frozen=True, kw_only=True):
     """Something that was tried: its mean score, how much better it is than what it was compared with, and the standard error of that.
 
-    `difference` and `error` are over the `cases` in which both have a score; None for the first, which is compared with nothing.
+    `difference` (to `versus`) and `error` are over the `cases` in which one of both has a score; None for the first, which is compared
+    with nothing. `kept` is what the choice consists of.
     """
 
     what: str
+    versus: str = ""
     mean: float | None
     difference: float | None = None
     error: float | None = None

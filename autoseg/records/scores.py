@@ -77,6 +77,7 @@ class Scores(SavedRecord, frozen=True, kw_only=True):
 
     `unit` is that of the distances and of `nsd_tolerance`; `lesion_recall` by class and size over all cases, empty sizes left out.
     `lights`, `purposes` and `findings` are what evaluation/lights.py and evaluation/diagnosis.py make of it.
+    `folds` are, where the cases were predicted by several folds, the mean Dice of each one's validation cases.
     """
 
     unit: Literal["mm", "px"] = "mm"
@@ -88,6 +89,7 @@ class Scores(SavedRecord, frozen=True, kw_only=True):
     lights: tuple[Light, ...] = ()
     purposes: tuple[Fitness, ...] = ()
     findings: tuple[Finding, ...] = ()
+    folds: dict[str, float | None] = msgspec.field(default_factory=dict)
 
 
 class InstanceScore(Record, frozen=True, kw_only=True):
@@ -133,7 +135,7 @@ class InstanceScores(SavedRecord, frozen=True, kw_only=True):
 
     `pooled` are the metrics of all cases taken as one image. `coco_ap` (COCO's mask AP: mean over IoU .5 … .95, 101 points of recall, any
     number of detections) orders the detections of all cases by their scores: it is the same in `pooled` and, with an interval over
-    cases, in `classes`; no case has its own; None where the masks come without scores.
+    cases, in `classes`; no case has its own; None where the masks come without scores. `folds` as in Scores, of `ap_cell_50`.
     """
 
     task: Literal["instance"] = "instance"
@@ -141,6 +143,7 @@ class InstanceScores(SavedRecord, frozen=True, kw_only=True):
     classes: dict[str, dict[str, Interval]]
     pooled: dict[str, dict[str, float | None]]
     cases: tuple[InstanceScore, ...]
+    folds: dict[str, float | None] = msgspec.field(default_factory=dict)
 
 
 class _Task(msgspec.Struct):
