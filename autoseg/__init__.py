@@ -19,10 +19,15 @@ _PUBLIC = {
     "evaluate": "autoseg.commands.evaluate",
     "demo": "autoseg.commands.demo",
     "load": "autoseg.commands.predict",
+    "run": "autoseg.commands.run",
+    "status": "autoseg.commands.status",
     "AutosegError": "autoseg.errors",
 }
 
-__all__ = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "stop", "train"]
+__all__ = [
+    *("AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare"),
+    *("run", "status", "stop", "train"),
+]
 
 
 def __getattr__(name: str) -> Any:

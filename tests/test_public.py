@@ -8,7 +8,10 @@ import pytest
 
 import autoseg
 
-PUBLIC = ["AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare", "stop", "train"]
+PUBLIC = [
+    *("AutosegError", "__version__", "change", "demo", "evaluate", "explain", "load", "plan", "predict", "prepare"),
+    *("run", "status", "stop", "train"),
+]
 CHILD = """
 import json, sys
 from autoseg.cli import main
