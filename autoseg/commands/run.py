@@ -170,10 +170,10 @@ def _describe(agenda: Agenda, folder: RunFolder) -> str:
 def _train_all(folder: RunFolder, agenda: Agenda, options: TrainOptions, progress: Progress) -> list[str]:
     """Every training that is not finished, in order; returns a line for each that failed."""
     asked = replace(options, minutes=agenda.minutes, steps=agenda.steps, precision=agenda.precision, seed=agenda.seed)
-    waiting = [(each.configuration, each.fold) for each in agenda.trainings if not is_finished(folder, each.configuration, each.fold)]
-    failed = []
-    for number, (name, fold) in enumerate(_gather(folder, waiting, asked), 1):
-        begin = f"Training {len(agenda.trainings) - len(waiting) + number} of {len(agenda.trainings)}"
+    count, failed = len(agenda.trainings), []
+    for name, fold in _gather(folder, agenda, asked):
+        done = sum(is_finished(folder, each.configuration, each.fold) for each in agenda.trainings)
+        begin = f"Training, {done} of {count} finished"
         progress.say(f"{begin}: {name}, fold {fold}", event="training", configuration=name, fold=fold)
         try:
             train(folder.path, fold, name, asked, progress)
@@ -189,10 +189,11 @@ def is_finished(folder: RunFolder, configuration: str, fold: int) -> bool:
     return own.is_finished() and own.status.is_file() and load_record(TrainingStatus, own.status).state == "finished"
 
 
-def _gather(folder: RunFolder, waiting: list[tuple[str, int]], options: TrainOptions) -> list[tuple[str, int | str]]:
-    """The trainings one by one; "all" of a configuration where its folds are spread over several GPUs."""
+def _gather(folder: RunFolder, agenda: Agenda, options: TrainOptions) -> list[tuple[str, int | str]]:
+    """What is not finished, one by one; "all" of a configuration whose folds are spread over several GPUs."""
+    waiting = [(each.configuration, each.fold) for each in agenda.trainings if not is_finished(folder, each.configuration, each.fold)]
     count = len(folder.load_splits().folds)
-    if not choose_gpus(options, choose_device(options.device), count):
+    if agenda.trainings[-1].fold < count - 1 or not choose_gpus(options, choose_device(options.device), count):
         return list(waiting)
     return [(name, "all") for name in dict.fromkeys(name for name, _ in waiting)]
 

@@ -68,7 +68,7 @@ def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path):
     assert {row.case for row in scores.cases} == set(names)
     assert describe_mean(scores) in answer.out
     assert f"Next: autoseg predict {whole} SCANS -o OUT" in answer.out
-    assert "Training 4 of 4: 2d, fold 1" in (whole / "log.txt").read_text()
+    assert "Training, 3 of 4 finished: 2d, fold 1" in (whole / "log.txt").read_text()
 
     for path in [*whole.glob("*.json"), *whole.glob("models/*/fold_?/settings.json")]:  # settings: what was timed
         if path.name not in ("choice.json", "scores.json"):
@@ -82,7 +82,7 @@ def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path):
         assert not (killed / "choice.json").exists()
     answer = autoseg("run", scans, "-o", killed, *WORDS)
     assert answer.code == 0, answer.err
-    assert "Training 3 of 4: 2d, fold 0" in answer.out
+    assert "Training, 2 of 4 finished: 2d, fold 0" in answer.out
     for name in ("agenda.json", "choice.json", "scores.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert list_partials(killed) == []
