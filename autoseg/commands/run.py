@@ -158,12 +158,15 @@ def _describe(agenda: Agenda, folder: RunFolder) -> str:
     """How many trainings, how long each, and what that makes together."""
     names = list(dict.fromkeys(training.configuration for training in agenda.trainings))
     counts = ", ".join(f"{name} {sum(each.configuration == name for each in agenda.trainings)}" for name in names)
+    first = choose_configuration(folder.load_plan(), names[0])
+    minutes = agenda.minutes if agenda.minutes is not None else first.schedule.minutes
     if agenda.steps is not None:
         length = f"{agenda.steps} steps each"
-    elif agenda.minutes is not None:
-        length = f"{agenda.minutes:.1f} minutes each, {agenda.minutes * len(agenda.trainings):.0f} of {(agenda.hours or 0) * 60:g} minutes"
+    elif minutes:
+        length = f"{minutes:.3g} minutes each, {minutes * len(agenda.trainings) / 60:.2g} hours of training"
+        length += f" in the {agenda.hours:g} that were given" if agenda.hours is not None else " (--hours H sets a limit)"
     else:
-        length = "each by the plan's schedule: " + describe_expectation(choose_configuration(folder.load_plan(), names[0])).split(";")[0]
+        length = "each by the plan's schedule: " + describe_expectation(first).split(";")[0]
     return f"{len(agenda.trainings)} trainings ({counts} folds), {length}; then selection."
 
 
