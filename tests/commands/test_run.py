@@ -77,7 +77,7 @@ def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path):
             shutil.copy(path, target)
     for arrived in ("models/3d_fullres/fold_1/checkpoint/step_*", "models/2d/fold_0/validation/*.nii.gz"):
         process = start_slowly("run", scans, "-o", killed, *words)
-        wait_until(lambda pattern=arrived: list(killed.glob(pattern)), process)
+        wait_until(lambda pattern=arrived: list(killed.glob(pattern)), process, seconds=900)
         kill(process)
         assert not (killed / "choice.json").exists()
     answer = autoseg("run", scans, "-o", killed, *WORDS)
