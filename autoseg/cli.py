@@ -148,8 +148,7 @@ def _run(arguments: argparse.Namespace, progress: Any) -> None:
 
 
 def _status(arguments: argparse.Namespace, progress: Any) -> None:
-    from autoseg.commands.status import format_status, status
-    from autoseg.records.base import to_plain
+    from autoseg.commands.status import format_status, status, to_plain
 
     found = status(arguments.run)
     progress.say(format_status(found), event="status", status=to_plain(found))

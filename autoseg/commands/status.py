@@ -2,6 +2,9 @@
 
 import time
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from autoseg.io.files import load_record
 from autoseg.io.run_folder import FoldFolder, RunFolder, choose_configuration
@@ -124,6 +127,11 @@ def _find_next(folder: RunFolder, plan: Plan, agenda: Agenda | None, folds: tupl
         named = f" --configuration {first.configuration}" if first.configuration != plan.default_configuration else ""
         return f"autoseg train {folder.path} --fold {first.fold}{named}"
     return f"autoseg predict {folder.path} SCANS -o OUT" if selection == "done" else f"autoseg select {folder.path}"
+
+
+def to_plain(found: RunStatus) -> dict[str, Any]:
+    """The record as plain values, for machines."""
+    return msgspec.to_builtins(found)
 
 
 def format_status(found: RunStatus) -> str:

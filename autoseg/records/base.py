@@ -35,11 +35,6 @@ def encode(record: Record) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
 
 
-def to_plain(record: Record) -> dict[str, Any]:
-    """The record as plain values, for JSON within JSON."""
-    return msgspec.to_builtins(record)
-
-
 def decode(kind: type[AnyRecord], data: bytes, source: str) -> AnyRecord:
     """Parses a record strictly.
 
@@ -67,7 +62,7 @@ def _readable(message: str) -> str:
 
 def compute_digest(record: Record) -> str:
     """SHA-256 of the record's canonical JSON, without the versions of the format and of the program that wrote it."""
-    plain = to_plain(record)
+    plain = msgspec.to_builtins(record)
     return digest_of({key: value for key, value in plain.items() if key not in ("format_version", "autoseg_version")})
 
 

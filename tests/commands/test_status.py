@@ -106,6 +106,12 @@ def test_a_choice_is_older_when_its_models_are_others_or_more(trained_copy):
 def test_a_begun_fold_of_another_configuration_is_shown_too(trained_copy):
     shutil.copytree(trained_copy / MODEL, trained_copy / "models/2d/fold_3")
     assert [(fold.configuration, fold.fold) for fold in status(trained_copy).folds][5:] == [("2d", 3)]
+    path = trained_copy / "models/2d/fold_3/status.json"
+    save_record(path, msgspec.structs.replace(load_record(TrainingStatus, path), state="interrupted", step=1, seconds=60.0))
+    save_agenda(trained_copy)
+    found = status(trained_copy)
+    assert found.folds[5].minutes_left == pytest.approx(STEPS - 1)
+    assert found.minutes_left == pytest.approx(4 * 5.4)
 
 
 def test_machines_get_the_record(autoseg, trained):
