@@ -23,6 +23,8 @@ _PUBLIC = {
     "select": "autoseg.commands.select",
     "demo": "autoseg.commands.demo",
     "load": "autoseg.commands.predict",
+    "run": "autoseg.commands.run",
+    "status": "autoseg.commands.status",
     "AutosegError": "autoseg.errors",
 }
 
@@ -39,7 +41,9 @@ __all__ = [
     "plan",
     "predict",
     "prepare",
+    "run",
     "select",
+    "status",
     "stop",
     "train",
     "update",

@@ -116,10 +116,15 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     later.add_argument("--explain", nargs="?", const="", metavar="CONFIGURATION", help="tell the plan of a run, value by value")
     later.add_argument("--set", nargs="+", action="extend", type=setting, metavar="FIELD=VALUE", help="change values of a run's plan")
     later.add_argument("--update", action="store_true", help="take up new, changed and removed cases of a run's scans; folds stay")
+    _add_time(parser, "training time per fold to plan for")
+    _add_scans(parser)
+
+
+def _add_scans(parser: argparse.ArgumentParser) -> None:
+    """What may be said of a folder of scans when it is planned."""
     parser.add_argument("--task", choices=("semantic", "instance"), default="", help="what the labels are")
     parser.add_argument("--profile", metavar="NAME", default="", help="planning profile (default: by the machine)")
     parser.add_argument("--memory", type=memory, metavar="8GB", help="plan for a GPU of this size")
-    _add_time(parser, "training time per fold to plan for")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--images", metavar="PATTERN", help="where images lie, such as 'images/{case}.nii.gz'")
     parser.add_argument(
@@ -136,6 +141,21 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, as JSON: splits.json, or nnU-Net's splits_final.json")
     parser.add_argument("--exclude", type=names, metavar="CASE,…", default=(), help="cases to leave out")
     parser.add_argument("--format", choices=("autoseg", "nnunet"), default="", help="nnunet: nnU-Net's plans too")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder of scans with their labels")
+    parser.add_argument("-o", "--output", metavar="RUN", required=True, help="run folder to make, or to go on with")
+    length = _add_time(parser, "for everything: planning, all trainings, selection (default: all that is planned)")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="of every training")
+    _add_scans(parser)
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto", help="default: the fastest, by timing")
+    parser.add_argument("--seed", type=int, metavar="S", default=0)
+    parser.add_argument("--gpus", type=gpus, metavar="0,1,…", default=(), help="GPUs to use: one fold on each (default: all)")
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:

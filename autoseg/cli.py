@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +19,10 @@ from autoseg.commands.launch import read_place, take_gpus
 from autoseg.errors import AutosegError, InputError
 
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
-RESULTS = ("scores", "comparison", "plan", "explain", "change", "update", "choice")  # events that are told with --quiet too
+RESULTS = ("scores", "comparison", "plan", "explain", "change", "update", "choice", "status", "run")
 LOG_FOLDERS = {
     **{"plan": "output", "prepare": "run", "train": "run", "stop": "run", "select": "run"},
-    **{"predict": "output", "ensemble": "output"},
+    **{"run": "output", "predict": "output", "ensemble": "output"},
 }  # by verb: the argument
 SCAN_FLAGS = (
     *("output", "task", "profile", "memory", "minutes", "hours", "device", "images", "labels", "channels"),
@@ -57,16 +58,23 @@ def _minutes(arguments: argparse.Namespace) -> float | None:
 
 
 def _plan(arguments: argparse.Namespace, progress: Any) -> None:
-    from autoseg.commands.plan import PlanOptions, format_plan, plan
+    from autoseg.commands.plan import format_plan, plan
 
     if arguments.explain is not None or arguments.set or arguments.update:
         _plan_later(arguments, progress)
         return
     if arguments.output is None:
         raise InputError("No run folder is given.", todo=f"autoseg plan {arguments.dataset} -o RUN")
+    made = plan(arguments.dataset, arguments.output, _plan_options(arguments), progress)
+    progress.say(format_plan(made, arguments.output), event="plan", default_configuration=made.default_configuration)
+
+
+def _plan_options(arguments: argparse.Namespace) -> Any:
+    from autoseg.commands.plan import PlanOptions
+
     if arguments.channels and arguments.images:
         raise InputError("--images is one channel; with --channels leave it out.")
-    options = PlanOptions(
+    return PlanOptions(
         task=arguments.task,
         profile=arguments.profile,
         memory=arguments.memory,
@@ -84,8 +92,6 @@ def _plan(arguments: argparse.Namespace, progress: Any) -> None:
         format=arguments.format or "autoseg",
         workers=arguments.workers,
     )
-    made = plan(arguments.dataset, arguments.output, options, progress)
-    progress.say(format_plan(made, arguments.output), event="plan", default_configuration=made.default_configuration)
 
 
 def _plan_later(arguments: argparse.Namespace, progress: Any) -> None:
@@ -139,6 +145,23 @@ def _train(arguments: argparse.Namespace, progress: Any) -> None:
         distribution=Distribution(*read_place(os.environ)),
     )
     train(arguments.run, arguments.fold, arguments.configuration, options, progress)
+
+
+def _run(arguments: argparse.Namespace, progress: Any) -> None:
+    gpus = take_gpus(os.environ, arguments.gpus)  # before torch looks
+    from autoseg.commands.job import TrainOptions
+    from autoseg.commands.run import RunOptions, run
+
+    asked = {name: getattr(arguments, name) for name in ("steps", "device", "precision", "seed", "workers")}
+    options = RunOptions(_minutes(arguments), replace(_plan_options(arguments), minutes=None), TrainOptions(**asked, gpus=gpus))
+    run(arguments.dataset, arguments.output, options, progress)
+
+
+def _status(arguments: argparse.Namespace, progress: Any) -> None:
+    from autoseg.commands.status import format_status, status, to_plain
+
+    found = status(arguments.run)
+    progress.say(format_status(found), event="status", status=to_plain(found))
 
 
 def _stop(arguments: argparse.Namespace, progress: Any) -> None:
@@ -199,6 +222,8 @@ def _demo(arguments: argparse.Namespace, progress: Any) -> None:
 Verb = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, Any], None]]
 VERBS: dict[str, Verb] = {
     "plan": ("measure a folder of scans and decide everything", kinds.add_plan, _plan),
+    "run": ("the whole way: plan, train every fold, select, score", kinds.add_run, _run),
+    "status": ("what is done in a run, what runs, what it will take", kinds.add_status, _status),
     "prepare": ("crop, normalise and resample (train does it when needed)", kinds.add_prepare, _prepare),
     "train": ("train one fold, or all", kinds.add_train, _train),
     "stop": ("bring a training to its end early: last steps, validation, model", kinds.add_stop, _stop),

@@ -53,9 +53,12 @@ class FoldFolder:
     def load_model(self) -> ModelHeader:
         return load_record(ModelHeader, self.model)
 
+    def find_holder(self) -> LockHolder | None:
+        """The living process that trains or validates this fold, if any; one on another host counts as living."""
+        return _find_living_holder(self.path / "lock")
+
     def is_held(self) -> bool:
-        """Whether a living process trains or validates this fold; one on another host counts as living."""
-        return _find_living_holder(self.path / "lock") is not None
+        return self.find_holder() is not None
 
     def set_aside(self) -> None:
         """Moves what is here into a folder beside it (`fold_K.bak`, `.bak2`, …), so that a mistyped --overwrite loses nothing."""
@@ -116,6 +119,7 @@ class RunFolder:
     request = property(lambda self: self.path / "request.json")
     plan = property(lambda self: self.path / "plan.json")
     splits = property(lambda self: self.path / "splits.json")
+    agenda = property(lambda self: self.path / "agenda.json")
     choice = property(lambda self: self.path / "choice.json")
     scores = property(lambda self: self.path / "scores.json")
     nnunet_plan = property(lambda self: self.path / "nnUNetPlans.json")

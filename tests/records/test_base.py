@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autoseg import __version__
 from autoseg.errors import InputError, RecordError
+from autoseg.records.agenda import Agenda
 from autoseg.records.base import FORMAT_VERSION, Record, SavedRecord, compute_digest, decode, digest_of, encode
 from autoseg.records.choice import Choice
 from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
@@ -45,6 +46,8 @@ SAVED = [
     ModelHeader,
     TrainingSettings,
     TrainingStatus,
+    Agenda,
+    Choice,
 ]
 
 DATASET = Dataset(
