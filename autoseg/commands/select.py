@@ -13,6 +13,7 @@ from autoseg.commands.candidates import Candidates, find_masks, find_pairs, gath
 from autoseg.commands.evaluate import Labelling, ScoreTask, save_scores, score_pairs
 from autoseg.commands.evaluate_objects import score_object_pairs
 from autoseg.commands.postprocess import Trying, choose_rules, compute_dice
+from autoseg.commands.verdict import judge_run
 from autoseg.errors import InputError
 from autoseg.evaluation.selection import Comparison, ScoreTable, Verdict, choose_product, compute_mean, make_table
 from autoseg.io.files import save_record
@@ -76,6 +77,7 @@ def select(run: str | Path, progress: Progress = Silent(), workers: int | None =
     save_scores(scores, candidates.run.scores)
     save_record(candidates.run.choice, choice)  # last: whoever finds it, finds its scores
     progress.say(format_choice(choice, scores), event="choice", configurations=choice.configurations, mean=scores.mean)
+    judge_run(candidates.run, scores, progress)
     progress.say(f"Choice: {candidates.run.choice}, scores: {candidates.run.scores}\nNext: autoseg predict {run} SCANS -o OUT")
     return choice
 
