@@ -63,7 +63,9 @@ class Seer(torch.nn.Module):
         self.classes, self.outputs, self.mask_size, self.jitter, self.least = classes, outputs, mask_size, jitter, least
 
     def forward(self, images):
-        return Dense(Features([images], [(1,) * (images.ndim - 2)], images), [], [], images)
+        inside = torch.where(images[:, :1] > 0, 8.0, -8.0)
+        boundary = torch.cat([-inside, inside, torch.full_like(inside, -8.0)], dim=1)
+        return Dense(Features([images], [(1,) * (images.ndim - 2)], images), [], [], boundary)
 
     def _list_objects(self, image):
         """Numbers and boxes (n, 2D) of the objects that a map of numbers shows."""

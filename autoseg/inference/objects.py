@@ -89,10 +89,11 @@ def settle(raw: Raw, thresholds: Thresholds) -> list[FoundObject]:
     """The objects that the networks' answers are by these thresholds, on the prepared image's voxels."""
     if isinstance(raw, RawProbabilities):
         return separate_objects(raw.values, thresholds)
+    covered = 1 - raw.boundary[0]
     candidates = [
         candidate
         for number, detections in enumerate(raw.detections)
-        for candidate in _settle_tile(detections, _place_tile(raw, number), thresholds)
+        for candidate in _settle_tile(detections, _place_tile(raw, number), covered, thresholds)
     ]
     found = merge_tiles(candidates, raw.tiles, raw.shape)
     least = max(thresholds.smallest, 1)
@@ -142,24 +143,33 @@ def _collect_detections(members: Members, image: np.ndarray, background: tuple[f
     return RawDetections(tiles, offset, detections, boundary)
 
 
-def _place_tile(raw: RawDetections, number: int) -> tuple[int, Tile, np.ndarray, tuple[int, ...]]:
-    """The tile's number, the tile, where its voxel 0 lies in the image (2D,), and the image's shape."""
+def _place_tile(raw: RawDetections, number: int) -> tuple[int, Tile, np.ndarray]:
+    """The tile's number, the tile, and where its voxel 0 lies in the image (2D,)."""
     start = np.array([low - before for (low, _), before in zip(raw.tiles[number].box, raw.offset)], dtype=np.float32)
-    return number, raw.tiles[number], np.concatenate([start, start]), raw.shape
+    return number, raw.tiles[number], np.concatenate([start, start])
 
 
-def _settle_tile(detections: Detections, place: tuple[int, Tile, np.ndarray, tuple[int, ...]], thresholds: Thresholds) -> list[Candidate]:
-    """Those of a tile's detections that are strong enough and have no stronger double, as masks on the image's voxels."""
-    number, tile, start, _ = place
+def _settle_tile(
+    detections: Detections, place: tuple[int, Tile, np.ndarray], covered: np.ndarray, thresholds: Thresholds
+) -> list[Candidate]:
+    """Those of a tile's detections that are strong enough and have no stronger double, as masks on the image's voxels.
+
+    A mask's probability is the geometric mean of the mask head's and of `covered`, the image's foreground by the head of full resolution,
+    which sees where the coarse mask ends. An object's score is its class's times the square of the mean probability over its mask: what
+    the two heads doubt is seldom an object (the square, as that mean is of a root).
+    """
+    number, tile, start = place
     strong = detections.select(detections.scores >= thresholds.score)
     if not thresholds.by_mask:
         strong = strong.select(suppress_boxes(strong.boxes, strong.scores, strong.classes, thresholds.nms))
     candidates = []
     for index, frame in enumerate(strong.frames + start):
         box, probability = _paste_within(strong.masks[index], frame, tile)
+        probability = np.sqrt(probability * crop(covered, box))
         mask = probability >= thresholds.mask
-        if mask.any():
-            found = FoundObject(box, probability.astype(np.float16), float(strong.scores[index]), int(strong.classes[index]))
+        score = float(strong.scores[index] * probability[mask].mean() ** 2) if mask.any() else 0.0
+        if mask.any() and score >= thresholds.score:
+            found = FoundObject(box, probability.astype(np.float16), score, int(strong.classes[index]))
             candidates.append(Candidate(found, found.select(thresholds.mask), strong.boxes[index] + start, number))
     return _suppress_masks(candidates, thresholds.nms) if thresholds.by_mask else candidates
 

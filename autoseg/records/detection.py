@@ -39,7 +39,8 @@ class DetectionSpec(Record, frozen=True, kw_only=True):
 class Thresholds(Record, frozen=True, kw_only=True):
     """From answers to objects; chosen on validation images and kept in the model.
 
-    `score` is the least that an object needs (for a boundary network the mean probability over its voxels), `nms` the IoU beyond which the
+    `score` is the least that an object needs (for a boundary network the mean probability over its voxels; for Mask R-CNN that of its
+    class, times the square of the mean probability over its voxels), `nms` the IoU beyond which the
     weaker of two is dropped (`by_mask`: of masks, else of boxes), `mask` the probability from which a voxel belongs to an object (to
     any object, for a boundary network), `seed` the probability of the inside from which a boundary network's objects grow, and
     `smallest` the least number of voxels at the configuration's spacing.

@@ -282,3 +282,18 @@ def test_settling_probabilities_needs_no_network():
     assert settle(RawProbabilities(values), Thresholds(smallest=101)) == []
     assert settle(RawProbabilities(values), Thresholds(seed=0.9)) == []
     assert settle(RawProbabilities(values), Thresholds(mask=0.95)) == []
+
+
+def test_the_head_of_full_resolution_sees_where_a_coarse_mask_ends_and_what_is_no_object():
+    boundary = np.zeros((3, 64, 64), np.float32)
+    boundary[0] = 1
+    boundary[:, 10:30, 10:30] = np.array([0.0, 1.0, 0.0])[:, None, None]
+    boundary[:, 40:60, 40:60] = np.array([0.75, 0.25, 0.0])[:, None, None]
+    loose = np.full((8, 8), 0.64, np.float16)  # as wide as its frame: 2 voxels beyond the box on every side
+    raw = make_raw(stack(make_box(10, 10, 30, 30, mask=loose), make_box(40, 40, 60, 60, mask=loose)), boundary=boundary)
+    sure, doubtful = sorted(settle(raw, Thresholds(score=0.1, mask=0.35)), key=lambda one: -one.score)
+    assert np.count_nonzero(sure.select(0.35)) == 20 * 20
+    assert sure.score == pytest.approx(0.9 * 0.64, abs=2e-3)
+    assert doubtful.score == pytest.approx(0.9 * 0.64 * 0.25, abs=2e-3)
+    assert len(settle(raw, Thresholds(score=0.3, mask=0.35))) == 1
+    assert len(settle(raw, Thresholds(score=0.1, mask=0.5))) == 1
