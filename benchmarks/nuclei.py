@@ -9,6 +9,7 @@ measured again.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from autoseg.io.scans import read_components
 
 OURS = ("instance_2d", "boundary_2d")
 METRICS = ("ap_cell_50", "ap_cell_50_95", "f1_50", "pq", "aji", "count_error")
+BATCH = 4  # of StarDist, its own
 DARK = 0.5  # of the brightest value, below which the mean of a fluorescence image lies
 
 
@@ -58,8 +60,9 @@ def summarise(scores: Path, kinds: dict[str, bool], unseen: tuple[str, ...]) -> 
 def measure_ours(name: str, folder: Path, minutes: float, seed: int) -> tuple[Path, dict[str, Any]]:
     run("train", folder, "--fold", "0", "--configuration", name, "--minutes", f"{minutes:g}", "--seed", str(seed))
     fold = RunFolder(folder).fold(name, 0)
-    settings = json.loads(fold.settings.read_text())
-    return fold.validation / "scores.json", {"steps": settings["steps"], "seconds_per_step": settings["seconds_per_step"]}
+    settings, status = (json.loads(path.read_text()) for path in (fold.settings, fold.status))
+    facts = {"steps": settings["steps"], "cores": settings["threads"], "minutes_taken": status["seconds"] / 60}
+    return fold.validation / "scores.json", {**facts, "batch": settings["configuration"]["batch_size"]}
 
 
 def write_grey(root: Path, images: dict[str, Path], labels: dict[str, np.ndarray]) -> None:
@@ -82,7 +85,9 @@ def measure_stardist(python: Path, run_folder: RunFolder, kinds: dict[str, bool]
         write_grey(root / part, {case.id: Path(dataset.root) / case.images[0] for case in cases}, labels)
     subprocess.run([python, Path(__file__).with_name("reference_stardist.py"), root, f"{minutes:g}", str(seed)], check=True)
     run("evaluate", root / "predicted", root / "unseen" / "labels", "--task", "instance")
-    return root / "predicted" / "scores.json", json.loads((root / "stardist.json").read_text())
+    found = json.loads((root / "stardist.json").read_text())
+    facts = {"steps": found["steps"], "cores": len(os.sched_getaffinity(0)), "minutes_taken": found["training_minutes"]}
+    return root / "predicted" / "scores.json", {**facts, "batch": BATCH}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ python benchmarks/readme_figures.py
 """
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +197,15 @@ def make_nuclei() -> list[str]:
         "AP_cell = TP / (TP + FP + FN) at an IoU of .5 / mean over .5 … .95, scored by the same code; "
         "StarDist is for fluorescence and learned from those images alone:",
         "",
-        "| | minutes | seed | steps | all | fluorescence | other | F1@.5 | PQ | AJI |",
+        "| | minutes (taken) | cores | steps x batch | all | fluorescence | other | F1@.5 | PQ | AJI |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         shares = " | ".join(show_group(row.get(group)) for group in ("all", "fluorescence", "other"))
         best = row.get("all") or row["fluorescence"]
         others = " | ".join(f"{best[metric]:.3f}" for metric in ("f1_50", "pq", "aji"))
-        lines.append(f"| {NAMES[row['what']]} | {row['minutes']:g} | {row['seed']} | {row['steps']} | {shares} | {others} |")
+        length = f"{row['minutes']:g} ({row['minutes_taken']:.0f}) | {row['cores']} | {row['steps']} x {row['batch']}"
+        lines.append(f"| {NAMES[row['what']]} | {length} | {shares} | {others} |")
     known = next((row for row in rows if "all" in row), rows[0])
     counts = ", ".join(f"{known[group]['images']} {group}" for group in ("all", "fluorescence", "other") if group in known)
     return [
@@ -245,11 +247,55 @@ def make_prediction_speed() -> list[str]:
     return [f"- `model.predict` (`benchmarks/prediction_speed.py`), {result['threads']} threads, an image of 512², medians of 5: {times}."]
 
 
+def make_verdict() -> list[str]:
+    """The whole way by one command, and the metrics beside their peers."""
+    parts = [
+        make() for name, make in {"whole_run": make_whole_run, "metrics": make_metrics}.items() if (RESULTS / f"{name}.json").is_file()
+    ]
+    return ["**From folds to a verdict**:", "", *(line for part in parts for line in part)] if parts else []
+
+
+def make_whole_run() -> list[str]:
+    result = load("whole_run")["results"]
+    low, high = result["interval"]
+    classes = ", ".join(f"{name} {show_interval(value)}" for name, value in result["dice"].items())
+    chosen = " + ".join(result["chosen"]["configurations"])
+    rules = ", ".join(f"{rule['kind']} of {rule['class_name'] or 'all'}".replace("_", " ") for rule in result["chosen"]["rules"]) or "none"
+    left = "; ".join(f"{one['configuration']}: {one['reason']}" for one in result["left_out"]) or "nothing"
+    return [
+        f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, killed with SIGKILL "
+        f"{len(result['killed_after_minutes'])} times and typed again: {result['trainings']} folds of {result['minutes_per_training']:.1f} minutes, "
+        f"{result['minutes_in_all']:.0f} minutes in all; mean Dice over {result['cases']} cases, each by the fold that has not seen it, "
+        f"**{result['mean_dice']:.4f}** (95 % {low:.4f} to {high:.4f}); by class {classes}; by fold "
+        f"{', '.join(f'{value:.4f}' for value in result['folds'])}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
+        f"Computed a second time from the files alone it differs by {abs(result['mean_dice'] - result['mean_dice_from_files']):.0e}. "
+        f"Machine: {describe('whole_run')}."
+    ]
+
+
+def make_metrics() -> list[str]:
+    lines = []
+    for name in ("metrics", "metrics_large"):
+        if not (RESULTS / f"{name}.json").is_file():
+            continue
+        rows = load(name)["results"]
+        size = "x".join(map(str, rows[0]["shape"]))
+        own = {row["maps"]: statistics.median(row["seconds"]) for row in rows if row["what"] == "autoseg"}
+        times = ", ".join(
+            f"**{row['times_faster']:g}** times {row['what']} ({row['maps']} masks)" for row in rows if row["what"] != "autoseg"
+        )
+        ours = ", ".join(f"{seconds:.2f} s {maps}" for maps, seconds in own.items())
+        lines.append(
+            f"- Dice, HD95, ASSD and NSD of 13 labels at {size} (`benchmarks/metrics.py`), the same two cores: {times}; ours {ours}."
+        )
+    return lines
+
+
 def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    sections = (make_hippocampus(), make_others(), make_instances(), make_planner(), make_engine())
+    sections = (make_hippocampus(), make_verdict(), make_others(), make_instances(), make_planner(), make_engine())
     figures = "\n".join([BEGIN, "", *(line for lines in sections if lines for line in (*lines, "")), END])
     README.write_text(before + figures + after)
 
