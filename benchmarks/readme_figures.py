@@ -264,8 +264,8 @@ def make_whole_run() -> list[str]:
     left = "; ".join(f"{one['configuration']}: {one['reason']}" for one in result["left_out"]) or "nothing"
     return [
         f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, killed with SIGKILL "
-        f"{len(result['killed_after_minutes'])} times and typed again: {result['trainings']} folds of {result['minutes_per_training']:.1f} minutes, "
-        f"{result['minutes_in_all']:.0f} minutes in all; mean Dice over {result['cases']} cases, each by the fold that has not seen it, "
+        f"{len(result['killed_after_minutes'])} times and typed again: {result['trainings']} folds of "
+        f"{result['minutes_per_training']:.1f} minutes, {result['minutes_in_all']:.0f} minutes in all; mean Dice over {result['cases']} cases, each by the fold that has not seen it, "
         f"**{result['mean_dice']:.4f}** (95 % {low:.4f} to {high:.4f}); by class {classes}; by fold "
         f"{', '.join(f'{value:.4f}' for value in result['folds'])}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
         f"Computed a second time from the files alone it differs by {abs(result['mean_dice'] - result['mean_dice_from_files']):.0e}. "
