@@ -262,14 +262,15 @@ def make_whole_run() -> list[str]:
     chosen = " + ".join(result["chosen"]["configurations"])
     rules = ", ".join(f"{rule['kind']} of {rule['class_name'] or 'all'}".replace("_", " ") for rule in result["chosen"]["rules"]) or "none"
     left = "; ".join(f"{one['configuration']}: {one['reason']}" for one in result["left_out"]) or "nothing"
+    killed = f"killed with SIGKILL {len(result['killed_after_minutes'])} times and typed again"
+    length = f"{result['trainings']} folds of {result['minutes_per_training']:.1f} minutes, {result['minutes_in_all']:.0f} minutes in all"
+    mean = f"mean Dice over {result['cases']} cases, each by the fold that has not seen it, **{result['mean_dice']:.4f}**"
+    folds = ", ".join(f"{value:.4f}" for value in result["folds"])
+    difference = abs(result["mean_dice"] - result["mean_dice_from_files"])
     return [
-        f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, killed with SIGKILL "
-        f"{len(result['killed_after_minutes'])} times and typed again: {result['trainings']} folds of "
-        f"{result['minutes_per_training']:.1f} minutes, {result['minutes_in_all']:.0f} minutes in all; mean Dice over {result['cases']} cases, each by the fold that has not seen it, "
-        f"**{result['mean_dice']:.4f}** (95 % {low:.4f} to {high:.4f}); by class {classes}; by fold "
-        f"{', '.join(f'{value:.4f}' for value in result['folds'])}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
-        f"Computed a second time from the files alone it differs by {abs(result['mean_dice'] - result['mean_dice_from_files']):.0e}. "
-        f"Machine: {describe('whole_run')}."
+        f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, {killed}: {length}; {mean} "
+        f"(95 % {low:.4f} to {high:.4f}); by class {classes}; by fold {folds}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
+        f"Computed a second time from the files alone it differs by {difference:.0e}. Machine: {describe('whole_run')}."
     ]
 
 
