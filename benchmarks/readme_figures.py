@@ -264,7 +264,7 @@ def make_whole_run() -> list[str]:
     left = "; ".join(f"{one['configuration']}: {one['reason']}" for one in result["left_out"]) or "nothing"
     killed = f"killed with SIGKILL {len(result['killed_after_minutes'])} times and typed again"
     length = f"{result['trainings']} folds of {result['minutes_per_training']:.1f} minutes, {result['minutes_in_all']:.0f} minutes in all"
-    mean = f"mean Dice over {result['cases']} cases, each by the fold that has not seen it, **{result['mean_dice']:.4f}**"
+    mean = f"mean Dice over {result['cases']} cases, unseen by their model, **{result['mean_dice']:.4f}**"
     folds = ", ".join(f"{value:.4f}" for value in result["folds"])
     difference = abs(result["mean_dice"] - result["mean_dice_from_files"])
     return [
