@@ -269,7 +269,7 @@ def make_whole_run() -> list[str]:
     difference = abs(result["mean_dice"] - result["mean_dice_from_files"])
     return [
         f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, {killed}: {length}; {mean} "
-        f"(95 % {low:.4f} to {high:.4f}); by class {classes}; by fold {folds}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
+        f"(95 % {low:.4f} to {high:.4f}); {classes}; by fold {folds}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
         f"Computed a second time from the files alone it differs by {difference:.0e}. Machine: {describe('whole_run')}."
     ]
 
