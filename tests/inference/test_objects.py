@@ -297,3 +297,21 @@ def test_the_head_of_full_resolution_sees_where_a_coarse_mask_ends_and_what_is_n
     assert doubtful.score == pytest.approx(0.9 * 0.64 * 0.25, abs=2e-3)
     assert len(settle(raw, Thresholds(score=0.3, mask=0.35))) == 1
     assert len(settle(raw, Thresholds(score=0.1, mask=0.5))) == 1
+
+
+def test_proposals_that_hold_nothing_are_not_looked_at():
+    ids = draw_ellipsoids((64, 64), 20, (4, 12), np.random.default_rng(2))
+    members = make_members(ids, 64)
+    seer, looked = members.networks[0], []
+
+    def propose(dense, shape, times):
+        (boxes, scores), *_ = Seer.propose(seer, dense, shape)
+        return [(boxes, torch.where(torch.arange(len(scores)) % 2 == 0, scores, 0.04))]
+
+    def classify(features, boxes, images):
+        looked.append(len(boxes))
+        return Seer.classify(seer, features, boxes, images)
+
+    seer.propose, seer.classify = propose, classify
+    (found,), _ = detect(seer, torch.from_numpy(ids[None, None].astype(np.float32)), members.configuration, CPU, ())
+    assert looked == [len(found)] == [(ids.max() + 1) // 2]
