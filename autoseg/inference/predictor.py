@@ -113,6 +113,8 @@ class Predictor:
         if not self.rules:
             return decode_labels(numbers, header.classes, header.background_value)
         spacing = tuple(predictions[0].spacing[header.axes.index(axis)] for axis in range(len(header.axes)))
+        if header.unit == "px":
+            spacing = (1.0,) * len(spacing)  # as the rules were chosen
         labels = apply_rules(list_painted(header.classes)[numbers], self.rules, header.classes, spacing)
         return decode_labels(labels, list_parts(header.classes), header.background_value)
 

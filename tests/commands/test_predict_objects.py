@@ -13,12 +13,14 @@ from made_up_objects import Seer, draw_ellipsoids, make_detection
 from whole_way import read_array, write_scan
 
 import autoseg as package
+from autoseg.commands.models import Models, load_models
 from autoseg.inference.predictor import Predictor
 from autoseg.io.files import save_record
 from autoseg.io.run_folder import FoldFolder
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import build_network, export_weights
 from autoseg.networks.devices import Compute
+from autoseg.records.choice import Choice
 from autoseg.records.dataset import Channel, ClassLabel
 from autoseg.records.detection import Thresholds
 from autoseg.records.training import ModelHeader
@@ -252,3 +254,15 @@ def test_thresholds_of_the_model_come_before_the_plans_and_are_part_of_it(tmp_pa
     after = package.load(model, device="cpu")
     assert (before.thresholds.score, after.thresholds.score) == (0.5, 0.9)
     assert before.digest != after.digest
+
+
+def test_thresholds_of_a_runs_choice_come_before_the_models(tmp_path):
+    fold = FoldFolder(write_model(tmp_path / "models" / "instance_2d" / "fold_0"))
+    save_record(fold.model, msgspec.structs.replace(fold.load_model(), thresholds=Thresholds(score=0.9)))
+    choice = Choice(
+        metric="ap_cell_50", configurations=("instance_2d",), folds=(0,), thresholds={"instance_2d": Thresholds(score=0.3)}, cases=4
+    )
+    tuned = load_models(Models(((fold,),), (0,), None, choice), "cpu", mirror=False)
+    plain = load_models(Models(((fold,),), (0,), None), "cpu", mirror=False)
+    assert (tuned.thresholds.score, plain.thresholds.score) == (0.3, 0.9)
+    assert tuned.digest != plain.digest
