@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from autoseg.records.agenda import Agenda
 from autoseg.records.choice import Choice
 from autoseg.records.scores import decode_scores
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WORDS = ("--device", "cpu", "--steps", "4", "--precision", "fp32", "--workers", "1")
 BRIEF = ("--device", "cpu", "--workers", "1")
 
@@ -53,7 +55,7 @@ def chosen(monkeypatch, trained):
     return calls
 
 
-def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path):
+def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path, monkeypatch):
     scans = make_folder(tmp_path / "scans", cases=4)
     names = sorted(path.name.removesuffix(".nii.gz") for path in (scans / "images").iterdir())
     halves = [{"training": names[:2], "validation": names[2:]}, {"training": names[2:], "validation": names[:2]}]
@@ -67,6 +69,11 @@ def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path):
     scores = decode_scores((whole / "scores.json").read_bytes(), "")
     assert {row.case for row in scores.cases} == set(names)
     assert describe_mean(scores) in answer.out
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from whole_run import judge  # which counts Dice anew from masks and labels, with nothing of autoseg's
+
+    judged = judge(whole)
+    assert judged["mean_dice_from_files"] == pytest.approx(judged["mean_dice"], abs=1e-6)
     assert f"Next: autoseg predict {whole} SCANS -o OUT" in answer.out
     assert "Training, 3 of 4 finished: 2d, fold 1" in (whole / "log.txt").read_text()
 
