@@ -19,7 +19,7 @@ def list_drift(before: Plan, after: Plan) -> list[str]:
     old, new = ({one.name: one for one in plan.configurations} for plan in (before, after))
     lines += [f"{name}: not planned any more" for name in old if name not in new]
     lines += [f"{name}: planned as well" for name in new if name not in old]
-    for name in old.keys() & new.keys():
+    for name in (name for name in old if name in new):
         was, now = list_values(old[name]), list_values(new[name])
         changed = [field for field in list_changed(old[name], new[name]) if not _is_near(was.get(field), now[field])]
         lines += [f"{name}.{field}: {format_value(was.get(field), field)} → {format_value(now[field], field)}" for field in changed]
