@@ -21,6 +21,7 @@ def made():
         orientation="LPS",
         axes=(0, 1, 2),
         default_configuration="3d_fullres",
+        default_reason="",
         configurations=configurations,
     )
 
