@@ -84,9 +84,10 @@ def take_up_agenda(dataset: Path, folder: RunFolder, options: RunOptions, progre
     if folder.plan.is_file():
         _refuse_other_scans(folder, dataset)
         _refuse_planned(folder, for_plan)
-    at_once = max(1, len(choose_gpus(options.train, choose_device(options.train.device), FOLDS)))
+    folds = options.plan.folds or FOLDS
+    at_once = max(1, len(choose_gpus(options.train, choose_device(options.train.device), folds)))
     if not folder.plan.is_file() or for_plan:
-        share = share_minutes(options.minutes, math.ceil(FOLDS / at_once)) if options.minutes else None
+        share = share_minutes(options.minutes, math.ceil(folds / at_once)) if options.minutes else None
         made = plan(dataset, folder.path, replace(options.plan, minutes=share), progress)
         progress.say(format_plan(made, str(folder.path)).rpartition("\nNext:")[0], event="plan", default=made.default_configuration)
     agenda = make_agenda(folder.load_plan(), len(folder.load_splits().folds), options.minutes, at_once)
