@@ -87,7 +87,7 @@ def finish_fold(run, name, number, masks, thresholds=None):
     folder.weights.write_bytes(b"")
     save_record(folder.status, TrainingStatus(state="finished", step=1, steps=1, seconds=1.0))
     save_record(folder.validation / "predictions.json", manifest)
-    evaluate(folder.validation, dataset.root, only_predicted=True, workers=1, wanted=Wanted(dataset.task))
+    evaluate(folder.validation, dataset.root, workers=1, wanted=Wanted(dataset.task, only_predicted=True))
 
 
 def split(masks):
