@@ -5,8 +5,8 @@ from itertools import pairwise, product
 
 import numpy as np
 
-GROWTH = 2  # times the patch's edge that a detector's tile may have
-TILE_PATCHES = 4  # times the patch's voxels
+GROWTH = {2: 2, 3: 1}  # by dimension: times the patch's edge that a detector's tile may have; in 3D memory is short
+TILE_PATCHES = {dimension: growth**dimension for dimension, growth in GROWTH.items()}  # times the patch's voxels
 
 
 def make_positions(size: int, patch: int, step: float = 0.5) -> list[int]:
@@ -46,18 +46,18 @@ def compute_padding(shape: tuple[int, ...], patch: tuple[int, ...]) -> list[tupl
 
 
 def choose_tile(shape: tuple[int, ...], patch: tuple[int, ...], overlap: tuple[int, ...], divisors: tuple[int, ...]) -> tuple[int, ...]:
-    """Voxels that a detector sees at once: without gradients up to four patches, so that fewer objects lie on seams and less is seen twice.
+    """Voxels that a detector sees at once: as few tiles as fit, no larger than the image and `overlap` need, in multiples of `divisors`.
 
-    As few tiles as fit, of edges up to twice the patch's, and no larger than the image and `overlap` need, in multiples of `divisors`.
+    In 2D, without gradients, their edges are up to twice the patch's, so that fewer objects lie on seams and less is seen twice.
 
     >>> choose_tile((512, 300), (256, 256), (64, 64), (16, 16)), choose_tile((600, 40), (256, 256), (64, 64), (16, 16))
     ((512, 304), (336, 48))
     """
-    edges = []
+    growth, edges = GROWTH[len(shape)], []
     for size, edge, common, divisor in zip(shape, patch, overlap, divisors):
-        count = 1 if size <= GROWTH * edge else math.ceil((size - common) / (GROWTH * edge - common))
+        count = 1 if size <= growth * edge else math.ceil((size - common) / (growth * edge - common))
         edges.append(math.ceil((size + (count - 1) * common) / count / divisor) * divisor)
-    return tuple(edges) if math.prod(edges) <= TILE_PATCHES * math.prod(patch) else patch
+    return tuple(edges)
 
 
 def choose_overlap(patch: tuple[int, ...], largest: tuple[float, ...]) -> tuple[int, ...]:

@@ -123,7 +123,7 @@ def _collect_detections(members: Members, image: np.ndarray, background: tuple[f
     padding = compute_padding(shape, edges)
     padded = torch.from_numpy(pad_image(image, padding, background))
     tiles = place_tiles(shape, edges, overlap)
-    at_once = max(1, TILE_PATCHES * math.prod(patch) // math.prod(edges))
+    at_once = max(1, TILE_PATCHES[len(shape)] * math.prod(patch) // math.prod(edges))
     flips = list_flips(configuration.mirror_axes if members.mirror else ())
     offset = tuple(before for before, _ in padding)
     detections, boundary = [], np.zeros((BOUNDARY_CLASSES, *shape), dtype=np.float32)

@@ -29,7 +29,7 @@ def deal(units: Sequence[Sequence[str]], labels: Labels, held_out: Sequence[Sequ
     Folds that are full (an even share of all cases) get no more as long as there are others.
 
     >>> deal([["a"], ["b"], ["c"], ["d"]], {"tumour": frozenset("ab")}, [[], []])
-    [['a', 'c'], ['b', 'd']]
+    [['a', 'd'], ['b', 'c']]
     """
     folds = [list(own) for own in held_out]
     held = [_count(own, labels) for own in held_out]

@@ -158,9 +158,9 @@ def estimate_detector_training(detector: Detector, batch: int, optimizer: str, p
 
 
 def estimate_detector_prediction(detector: Detector, volume_shape: tuple[float, ...]) -> int:
-    """Peak bytes to predict a scan of `volume_shape` voxels in float32, about: tiles of four patches on their way (arrays/tiles.py), the
+    """Peak bytes to predict a scan of `volume_shape` voxels in float32, about: tiles on their way (arrays/tiles.py), the weights, scan and
 
-    weights, scan and label map.
+    label map.
     """
     regions = count_prediction_regions(detector.detection)
     layers = list_detector_convolutions(detector, Regions(regions.boxes, 0))
@@ -168,7 +168,7 @@ def estimate_detector_prediction(detector: Detector, volume_shape: tuple[float, 
     dense = sum(layer.outputs * layer.voxels for layer in list_detector_convolutions(detector, Regions(0, 0)))
     heads = max(max(layer.outputs * layer.voxels for layer in part) for part in (layers, masks))
     patch = FLOAT * (dense + GRADIENTS * heads) + _count_region_bytes(detector, regions, gradients=1)
-    tile = TILE_PATCHES * patch + _count_pair_bytes(detector)
+    tile = TILE_PATCHES[detector.dimension] * patch + _count_pair_bytes(detector)
     return int(tile + FLOAT * (count_detector_weights(detector) + math.prod(volume_shape) * (detector.channels + 2)))
 
 

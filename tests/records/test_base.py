@@ -24,6 +24,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.predictions import Predictions
 from autoseg.records.prepared import PreparedCase
 from autoseg.records.profile import Profile
+from autoseg.records.request import PlanRequest
 from autoseg.records.scores import CaseScore, InstanceScores, Scores
 from autoseg.records.splits import Splits
 from autoseg.records.training import Course, ModelHeader, TrainingSettings, TrainingStatus
@@ -47,7 +48,7 @@ SAVED = [
     TrainingSettings,
     TrainingStatus,
     Agenda,
-    Choice,
+    PlanRequest,
 ]
 
 DATASET = Dataset(

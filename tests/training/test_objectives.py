@@ -192,7 +192,7 @@ def test_a_mask_r_cnn_learns_a_few_images_by_heart():
     network, batch = build(configuration), make_batch(2, (4, 4, 3, 5))
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
-    for step in range(50):
+    for step in range(70):
         loss = compute(network, batch, configuration, step)
         optimizer.zero_grad()
         loss.backward()
