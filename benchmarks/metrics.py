@@ -91,6 +91,7 @@ def main() -> None:
     asked = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else CORES
     shape = asked.shape or (LARGE if asked.large else SHAPE)
     times, peers = (1, ("monai",)) if asked.large else (asked.times, ("monai", "medpy"))
     rows = []
@@ -101,7 +102,7 @@ def main() -> None:
             np.savez(maps, reference=reference, prediction=prediction)
             ours = measure_ours(reference, prediction, times)
             del reference, prediction  # the peer's tensors are large
-            rows.append({"what": "autoseg", "maps": name, "shape": shape, **ours})
+            rows.append({"what": "autoseg", "maps": name, "shape": shape, "cores": cores, **ours})
             for peer in peers:
                 measured = measure_peer(asked.python, peer, maps, times)
                 rows.append({"what": peer, "maps": name, "shape": shape, **measured, **compare(ours, measured)})
