@@ -24,8 +24,8 @@ from machine import save
 from peer import Peer
 
 from autoseg.io.run_folder import RunFolder
-from autoseg.networks.blocks import NormActivation
 from autoseg.networks.devices import Compute
+from autoseg.networks.norms import NormActivation
 from autoseg.records.plan import Configuration
 from autoseg.training.loader import Batch, Loader
 from autoseg.training.losses import compute_loss

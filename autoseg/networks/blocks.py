@@ -2,15 +2,13 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 1e-5
-EVERY = 4  # of the voxels along an axis, for a first guess of a mean
-SLOPE = 0.01
+from autoseg.networks.norms import SLOPE, GroupNormActivation, Norm, NormActivation
+
 SLOPES = {"leaky_relu": SLOPE, "relu": 0.0}  # of activations that are one fixed slope below 0
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -28,115 +26,6 @@ class Style:
 
 
 PLAIN_STYLE = Style()
-
-
-def _normalise(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (sample, channel, …) normalised, scaled and shifted, and the mean and inverse deviation (sample, channel) of x.
-
-    With the channels last the library's variance is the mean of the squares less the square of the mean, which loses digits where a channel
-    lies far from 0 (3e-3 of the answer at a mean of six deviations). So there the mean of a part of the voxels is taken off before.
-    """
-    samples, channels = x.shape[:2]
-    voxels = x[0, 0].numel()
-    if x.is_contiguous():
-        return torch.native_group_norm(x, weight, bias, samples, channels, voxels, channels, EPSILON)
-    spatial = tuple(range(2, x.ndim))
-    part = x
-    for axis in spatial:
-        part = part.unfold(axis, 1, EVERY).squeeze(-1)
-    about = part.mean(spatial)
-    near = x - about.view(samples, channels, *(1 for _ in spatial))
-    y, mean, rstd = torch.native_group_norm(near, weight, bias, samples, channels, voxels, channels, EPSILON)
-    return y, mean + about, rstd
-
-
-def _differentiate(gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scale and shift from that of the normalised output: written out with two sums per channel."""
-    voxels = x[0, 0].numel()
-    spatial = tuple(range(2, x.ndim))
-    total = gradient.sum(spatial)  # (sample, channel)
-    weighted = (gradient * x).sum(spatial)
-    scale_gradient = (weighted - mean * total) * rstd
-    factor = rstd * weight
-    slope = -factor * scale_gradient * rstd / voxels
-    shift = -factor * total / voxels - slope * mean
-    view = (*x.shape[:2], *(1 for _ in spatial))
-    x_gradient = torch.addcmul(shift.view(view), x, slope.view(view)).addcmul_(gradient, factor.view(view))
-    return x_gradient, scale_gradient.sum(0), total.sum(0)
-
-
-class FusedNorm(torch.autograd.Function):
-    """Instance normalisation with scale and shift (Ulyanov 2016, arXiv 1607.08022), faster on CPUs than the library's."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y, mean, rstd = _normalise(x, weight, bias)
-        ctx.save_for_backward(x, mean, rstd, weight)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _differentiate(gradients[0], *ctx.saved_tensors)
-
-
-class FusedNormActivation(torch.autograd.Function):
-    """Instance normalisation with scale and shift, then leaky ReLU, as one operation that keeps one copy of its input and output.
-
-    On CPUs it is faster than the two library operations one after the other and needs less memory.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
-        y, mean, rstd = _normalise(x, weight, bias)
-        F.leaky_relu_(y, slope)
-        ctx.save_for_backward(x, y, mean, rstd, weight)
-        ctx.slope = slope
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, y, mean, rstd, weight = ctx.saved_tensors
-        gradient = torch.ops.aten.leaky_relu_backward(gradients[0], y, ctx.slope, True)
-        return *_differentiate(gradient, x, mean, rstd, weight), None
-
-
-def _normalise_flat(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Instance normalisation as batch normalisation of one sample that has all channels of all samples: (1, sample · channel, …).
-
-    So the library does it too, but it gives a view of the answer back, and changing a view in place costs two copies in the backward pass.
-    """
-    samples = x.shape[0]
-    flat = x.reshape(1, -1, *x.shape[2:])
-    return F.batch_norm(flat, None, None, weight.repeat(samples), bias.repeat(samples), training=True, eps=EPSILON)
-
-
-class Norm(nn.Module):
-    """Instance normalisation (affine); the fused form where it is faster: float32 on a CPU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (sample, channel, …), same shape out."""
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            return FusedNorm.apply(x, self.weight, self.bias)
-        return _normalise_flat(x, self.weight, self.bias).view(x.shape)
-
-
-class NormActivation(Norm):
-    """Instance normalisation (affine) and leaky ReLU of a slope (0: ReLU), fused likewise."""
-
-    def __init__(self, channels: int, slope: float = SLOPE) -> None:
-        super().__init__(channels)
-        self.slope = slope
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (sample, channel, …), same shape out."""
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            return FusedNormActivation.apply(x, self.weight, self.bias, self.slope)
-        return F.leaky_relu(_normalise_flat(x, self.weight, self.bias), self.slope, inplace=True).view(x.shape)
 
 
 def make_convolution(inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Module:
@@ -202,6 +91,11 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (sample, inputs, …) → (sample, outputs, …), sizes divided by the stride and rounded up."""
         return self.activation(self.norm(self.dropout(self.second(self.first(x)))) + self.shortcut(x))
+
+
+def make_group_block(inputs: int, outputs: int, kernel: tuple[int, ...]) -> nn.Sequential:
+    """Convolution, group normalisation, ReLU: what heads are made of."""
+    return nn.Sequential(make_convolution(inputs, outputs, kernel, (1,) * len(kernel)), GroupNormActivation(outputs))
 
 
 def initialise(module: nn.Module) -> None:

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED
-from autoseg.networks.group_norm import make_group_block
+from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, make_group_block
 from autoseg.records.detection import DetectionSpec
 
 BOX_CONVOLUTIONS = 2

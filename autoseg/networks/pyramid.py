@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, Style, make_convolution
-from autoseg.networks.group_norm import GroupNorm
+from autoseg.networks.norms import GroupNorm
 from autoseg.networks.unet import make_stage
 from autoseg.records.plan import NetworkSpec
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoseg.networks.blocks import EPSILON, make_convolution
+from autoseg.networks.blocks import make_convolution
+from autoseg.networks.norms import EPSILON
 from autoseg.records.plan import NetworkSpec
 
 EXPANSION = 4  # channels that leave a bottleneck per channel inside

@@ -21,6 +21,10 @@ VARIED = 3.0  # ratio of large to small objects (p95 to p5) from which images ar
 HEAD_LOSS = LossSpec(dice_weight=0.5, cross_entropy_weight=0.5, deep_supervision=False)  # as autoseg/training/objectives.py has it
 BENT = (0.5, 1.5)  # voxels: small objects would lose their form by more
 COLOUR_CHANNELS = 3  # of an image whose stain varies
+CHANGES = (
+    *("rotation", "scaling", "elastic", "turn", "noise", "blur", "brightness", "contrast"),
+    *("low_resolution", "inverted_gamma", "gamma", "streak", "occlusion"),
+)  # that augmentation makes to an image, each with its probability
 DEFAULT_REASON = "objects are to be told apart, which Mask R-CNN does also where they touch or overlap"
 
 
@@ -91,6 +95,9 @@ def _finish(made: Configuration, common: Common, objects: Objects, zoom: str) ->
     """What both kinds share: thresholds, augmentation, and the reasons for them."""
     thresholds = choose_thresholds(objects)
     augmentation, more = _augment(made.augmentation, objects, len(common.dataset.channels))
+    share = common.profile.detection.augmentation_share
+    if share != 1:
+        augmentation, more = _weaken(augmentation, share), f"{more}; each change {share:g} times as often, as the images are seen few times"
     reasons = {
         **made.reasons,
         "spacing": f"{made.reasons['spacing']}; zoom: {zoom}",
@@ -120,3 +127,9 @@ def _augment(spec: AugmentationSpec, objects: Objects, channels: int) -> tuple[A
         spec, brightness_probability=0.3, contrast_probability=0.3, brightness=colours, contrast=colours, gamma_probability=0.3
     )
     return spec, f"{reason}; each colour's brightness and contrast by {colours[0]:g} to {colours[1]:g}, as stains vary"
+
+
+def _weaken(spec: AugmentationSpec, share: float) -> AugmentationSpec:
+    """Every change is made `share` times as often."""
+    names = [f"{change}_probability" for change in CHANGES]
+    return msgspec.structs.replace(spec, **{name: round(share * getattr(spec, name), 6) for name in names})

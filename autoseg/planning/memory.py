@@ -55,7 +55,7 @@ class Workload:
 
     @property
     def is_fused(self) -> bool:
-        """Whether norm and activation are one operation (autoseg/networks/blocks.py)."""
+        """Whether norm and activation are one operation (autoseg/networks/norms.py)."""
         return self.device == "cpu" and self.precision == "fp32"
 
 

@@ -12,7 +12,8 @@ class DetectionProfile(Record, frozen=True, kw_only=True):
     `fine_features` are those of the stages finer than the finest level of the detection, which serve the boundary head alone.
     `patch_voxels` are those of the patch that is begun with, a cube in mm. `candidates` are the proposals per object of a crowded tile and
     level that go into NMS, `fewest_candidates` of them at least. `box_samples` is the most RoIs per patch that train the box head. `steps`
-    is how many the minutes given should hold at least, on a CPU.
+    is how many the minutes given should hold at least, on a CPU. `augmentation_share` is a factor on the probabilities of all changes to
+    images: a training of few passes learns more from images as they are.
     """
 
     base_features: tuple[int, int] = (32, 32)
@@ -31,6 +32,7 @@ class DetectionProfile(Record, frozen=True, kw_only=True):
     minimum_batch: tuple[int, int] = (4, 2)
     maximum_batch: tuple[int, int] = (16, 4)
     steps: int = 0
+    augmentation_share: float = 1.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 5e-4
     weight_decay: float = 0.01

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autoseg.networks.blocks import EPSILON, SLOPE, FusedNorm, Norm, ResidualBlock, initialise
+from autoseg.networks.blocks import ResidualBlock, initialise
 from autoseg.networks.build import build_network, export_weights, import_weights
+from autoseg.networks.norms import EPSILON, SLOPE
 from autoseg.planning.cost import count_weights
 from autoseg.records.plan import NetworkSpec
 
@@ -90,24 +91,6 @@ def test_a_block_is_the_sum_of_two_branches_written_out():
 def test_the_branches_have_the_same_size_also_for_odd_ones(size):
     rounded = (size[0], -(-size[1] // 2), -(-size[2] // 2))
     assert ResidualBlock(2, 3, (3, 3, 3), (1, 2, 2))(torch.randn(1, 2, *size)).shape == (1, 3, *rounded)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 2, 3, 4, 4)])
-def test_the_fused_norm_has_the_numerical_gradient_and_the_librarys_values(shape):
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 2 + 1
-    inputs = [x, *(torch.randn(shape[1], generator=generator, dtype=torch.float64) for _ in range(2))]
-    expected = F.instance_norm(x, weight=inputs[1], bias=inputs[2], eps=EPSILON)
-    torch.testing.assert_close(FusedNorm.apply(*inputs), expected, rtol=1e-10, atol=1e-10)
-    assert torch.autograd.gradcheck(FusedNorm.apply, [value.requires_grad_() for value in inputs])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_norm_is_the_same_fused_or_not(dtype):
-    module = Norm(3).to(dtype)
-    torch.nn.init.normal_(module.weight)
-    x = torch.randn(2, 3, 4, 5, dtype=dtype)
-    torch.testing.assert_close(module(x), F.instance_norm(x, weight=module.weight, eps=EPSILON), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -11,11 +11,12 @@ from instances_for_tests import make_instances, spread_boxes
 from autoseg.errors import InputError
 from autoseg.io.profiles import read_profile
 from autoseg.planning.check import check_plan
+from autoseg.planning.instances import CHANGES
 from autoseg.planning.needs import estimate_needs
 from autoseg.planning.plan import Request, make_plan
 from autoseg.records.base import decode, encode
 from autoseg.records.machine import Machine
-from autoseg.records.plan import Plan, count_network_outputs
+from autoseg.records.plan import AugmentationSpec, Plan, count_network_outputs
 
 GPU = Machine(device="cuda", name="GPU", memory=16 * 10**9, cores=8)
 CPU = Machine(device="cpu", name="CPU", memory=16 * 10**9, cores=2, flops=120e9, flops_source="measured")
@@ -174,3 +175,19 @@ def test_odd_data_can_be_planned(data):
     described = make_cells(**{"spacing": (1.0, 1.0), **data}, channels=("image",))
     for machine in (CPU, GPU):
         check_plan(plan(described, machine), described[0])
+
+
+def test_short_trainings_change_images_less_often():
+    detector, boundary = take(plan(make_cells(), minutes=30))
+    usual, _ = take(plan(make_cells(), GPU))
+    for configuration in (detector, boundary):
+        spec = configuration.augmentation
+        assert spec.elastic_probability == pytest.approx(0.4 * 0.2)
+        assert spec.brightness_probability == pytest.approx(0.4 * 0.3)
+        assert (spec.foreground_probability, spec.object_probability) == (0.5, 1.0)
+        assert spec.scaling == usual.augmentation.scaling
+        assert "each change 0.4 times as often" in configuration.reasons["augmentation"]
+    changes = [name for name in AugmentationSpec.__struct_fields__ if name.endswith("_probability")]
+    kept = {"foreground_probability", "object_probability", "blur_channel_probability", "low_resolution_channel_probability"}
+    assert {f"{change}_probability" for change in CHANGES} == set(changes) - kept
+    assert "times as often" not in usual.reasons["augmentation"]
