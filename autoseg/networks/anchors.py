@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from autoseg.networks.boxes import SMALLEST, compute_box_sizes
-from autoseg.records.detection import DetectionSpec
+
+CELLS = 14  # along a box's side: a box of 224 pixels is read from the map of stride 16 (Lin 2017, equation 1), a bin of a mask is a cell
 
 
 def make_anchors(size: tuple[int, ...], stride: tuple[int, ...], shapes: Sequence[tuple[float, ...]]) -> Tensor:
@@ -18,8 +19,11 @@ def make_anchors(size: tuple[int, ...], stride: tuple[int, ...], shapes: Sequenc
     return torch.cat([middles - halves, middles + halves], dim=-1).flatten(0, 1)
 
 
-def choose_levels(boxes: Tensor, detection: DetectionSpec) -> Tensor:
-    """(box,): the detection's level whose anchors are nearest to the box in size, in the logarithm of the geometric mean of the sides."""
-    means = [sum(math.log(side) for shape in level for side in shape) / sum(map(len, level)) for level in detection.anchors]
+def choose_levels(boxes: Tensor, strides: Sequence[tuple[int, ...]]) -> Tensor:
+    """(box,): of the levels of these strides (voxels per axis) the one that shows the box's sides in the number of cells nearest to CELLS.
+
+    Nearest in the logarithm of the geometric mean over the axes: Lin 2017 (arXiv 1612.03144), equation 1, has floor where this rounds.
+    """
+    steps = torch.tensor(strides, dtype=torch.float32, device=boxes.device).log().mean(1)
     sides = compute_box_sizes(boxes).clamp(min=SMALLEST).log().mean(1)
-    return (sides[:, None] - torch.tensor(means, device=boxes.device)).abs().argmin(1)
+    return (sides[:, None] - steps - math.log(CELLS)).abs().argmin(1)

@@ -123,6 +123,6 @@ class Detector(nn.Module):
         return self.mask_head(self._crop(features, boxes, images, self.detection.mask_bins))
 
     def _crop(self, features: Features, boxes: Tensor, images: Tensor, bins: tuple[int, ...]) -> Tensor:
-        """(box, channel, *bins): from the level whose anchors are of the box's size."""
-        regions = Regions(boxes, images, choose_levels(boxes, self.detection))
+        """(box, channel, *bins): from the level whose cells are about as fine as the bins of a mask."""
+        regions = Regions(boxes, images, choose_levels(boxes, self.strides))
         return align_rois(features.flat, regions, bins, self.samples)

@@ -2,10 +2,8 @@
 
 import itertools
 
-import msgspec
 import pytest
 import torch
-from builders import make_detection_spec
 
 from autoseg.networks.anchors import choose_levels, make_anchors
 
@@ -21,9 +19,10 @@ def test_cells_row_by_row_and_shapes_fastest(size, stride):
     assert make_anchors(size, stride, shapes).tolist() == expected
 
 
-def test_the_level_nearest_in_log_scale():
-    detection = msgspec.structs.replace(make_detection_spec(2, (1, 2, 3)), anchors=(((8.0, 8.0),), ((4.0, 64.0),), ((32.0, 32.0),)))
-    sides = torch.tensor([[1.0, 1], [8, 8], [11, 11], [11.5, 11.5], [16, 16], [4, 90], [22, 22], [23, 23], [500, 500], [0, 0]])
-    levels = choose_levels(torch.cat([torch.zeros_like(sides), sides], dim=1), detection)
-    assert levels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 0]  # borders at √(8·16) = 11.3 and √(16·32) = 22.6
-    assert choose_levels(torch.zeros(0, 4), detection).shape == (0,)
+def test_a_box_is_read_from_the_level_that_shows_it_in_about_14_cells():
+    strides = [(2, 2), (4, 4), (8, 8)]
+    sides = torch.tensor([[1.0, 1], [28, 28], [39, 39], [40, 40], [56, 56], [28, 112], [79, 79], [80, 80], [500, 500], [0, 0]])
+    levels = choose_levels(torch.cat([torch.zeros_like(sides), sides], dim=1), strides)
+    assert levels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 0]  # borders at 14 · √(2·4) = 39.6 and 14 · √(4·8) = 79.2
+    assert choose_levels(torch.tensor([[0.0, 0, 0, 5, 28, 28], [0, 0, 0, 28, 112, 112]]), [(1, 2, 2), (2, 4, 4)]).tolist() == [0, 1]
+    assert choose_levels(torch.zeros(0, 4), strides).shape == (0,)
