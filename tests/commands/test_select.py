@@ -12,7 +12,7 @@ from whole_way import write_scan
 from autoseg.commands import ensemble
 from autoseg.commands.evaluate import Wanted, evaluate
 from autoseg.commands.select import select
-from autoseg.errors import InputError
+from autoseg.errors import CasesFailed, InputError
 from autoseg.io.files import load_record, save_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.records.choice import Choice, Rule
@@ -194,6 +194,17 @@ def test_the_best_single_configuration_wins_whatever_the_plan_prefers(tmp_path, 
     assert choice.configurations == ("2d",)
     assert [trial.kept for trial in choice.trials[:2]] == [False, True]
     assert any("ensemble of 2d and 3d_fullres is not tried: 4 cases" in note for note in choice.notes)
+
+
+def test_an_ensemble_whose_cases_fail_is_left_out_with_the_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        raise CasesFailed("2 of 4 cases could not be joined:\ncase0  case0.nii.gz was changed.\ncase1  case1.nii.gz was changed.")
+
+    monkeypatch.setattr(ensemble, "ensemble_validation", fail)
+    choice = select(make_two(tmp_path, shorten(1, 2, 1, 2), shorten(1, 1, 1, 2)), workers=1)
+    assert choice.configurations == ("2d",)
+    told = "not tried: 2 of 4 cases could not be joined: case0  case0.nii.gz was changed."
+    assert any(note.endswith(told) for note in choice.notes)
 
 
 def test_a_class_absent_everywhere_or_in_a_fold_stops_nothing(tmp_path, average):
