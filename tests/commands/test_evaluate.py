@@ -109,6 +109,25 @@ def test_another_grid_is_refused_with_both_sizes(autoseg, folders):
     assert all(word in answer.err for word in ("(3, 8, 8)", "(4, 6, 8)", "(4, 8, 8)"))
 
 
+def test_a_grid_of_the_same_shape_elsewhere_is_told(autoseg, folders):
+    answer = autoseg("evaluate", *folders)
+    assert "geometry" not in answer.out + answer.err
+    for name, spacing, origin in (("a", (1.0, 1.0, 2.0), (0, 0, 5.0)), ("b", (1.0, 1.0, 2.5), (0, 0, 0))):
+        image = sitk.ReadImage(str(folders[0] / f"{name}.nii.gz"))
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        sitk.WriteImage(image, str(folders[0] / f"{name}.nii.gz"))
+    answer = autoseg("evaluate", *folders)
+    assert answer.code == 0
+    told = "2 of 3 masks have the shape of their reference but another geometry in the header (first: a, centres 5 mm apart)"
+    assert told in answer.out + answer.err
+    turned = sitk.DICOMOrient(sitk.ReadImage(str(folders[1] / "a.nii.gz")), "RAS")
+    sitk.WriteImage(turned, str(folders[0] / "a.nii.gz"))
+    answer = autoseg("evaluate", *folders)
+    assert "1 of 3 masks" in answer.out + answer.err
+    assert "(first: b, spacing 2.5x1x1 and 2x1x1)" in answer.out + answer.err
+
+
 def test_an_unreadable_mask_is_named(autoseg, folders):
     (folders[0] / "b.nii.gz").write_bytes(b"nothing")
     answer = autoseg("evaluate", *folders)
