@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from autoseg.commands.explain import open_run
-from autoseg.commands.folds import read_labels
+from autoseg.commands.folds import read_labels, warn_of_absences
 from autoseg.commands.measure import Measurement, make_case_fingerprint, measure, name_files
 from autoseg.commands.plan import list_problems
 from autoseg.errors import InputError
@@ -20,7 +20,7 @@ from autoseg.io.run_folder import RunFolder
 from autoseg.io.tasks import settle_task
 from autoseg.planning.drift import list_drift
 from autoseg.planning.plan import Request, make_plan
-from autoseg.planning.splits import check_splits, drop_cases, extend_splits, list_absences, list_class_cases
+from autoseg.planning.splits import check_splits, drop_cases, extend_splits, list_class_cases
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import Record, compute_digest
 from autoseg.records.dataset import Case, Dataset
@@ -197,8 +197,7 @@ def _extend(
     extended = extend_splits(kept, dataset, set(difference.added) - placed, labels)
     check_splits(extended, dataset)
     if difference.added or difference.changed or difference.removed:
-        for line in list_absences(extended, classes):
-            progress.warn(line, event="absent")
+        warn_of_absences(extended, fingerprint, progress)
     return extended
 
 
