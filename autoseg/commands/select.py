@@ -141,14 +141,15 @@ def _decide_objects(candidates: Candidates, workers: int | None, progress: Progr
     verdict = choose_product(tables, {}, {name: make_table(own, "ap_cell_50_95") for name, own in rows.items()})
     pairs = find_pairs(candidates, find_masks(candidates, verdict.winner))
     thresholds = {name: found for name in candidates.names if (found := _choose_thresholds(_load_headers(candidates, name))) is not None}
-    note = "The scores are of masks by each fold's own thresholds; several folds together predict with the median of those."
+    note = "The scores are of masks by each fold's own thresholds, chosen on the same images, which flatters them a little"
+    note += "; several folds together predict with the median of those." if len(candidates.folds) > 1 else "."
     return Decision(
         metric="ap_cell_50",
         configurations=(verdict.winner,),
         trials=_list_trials(verdict, tables, {}),
         scores=score_object_pairs(pairs, load_manifest(candidates, verdict.winner), False, workers, progress),
         thresholds=thresholds,
-        notes=(note,) if thresholds and len(candidates.folds) > 1 else (),
+        notes=(note,) if thresholds else (),
     )
 
 
