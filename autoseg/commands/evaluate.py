@@ -155,7 +155,7 @@ def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: l
     """What the values mean; None where they are numbers of objects, which are scored one by one.
 
     Objects are what is asked for, what the manifest says, folders of one file per object, or more values than classes have, each of one
-    object (as in planning). Raises InputError where that and what is asked for cannot both be.
+    object (as in planning). Raises InputError where that and what is asked for cannot both be, and where nothing names a class.
     """
     task = choose_task(wanted, manifest, any(reference.is_dir() for reference in references))
     if task == "instance":
@@ -165,6 +165,12 @@ def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: l
     values = sorted({value for path in references for value in find_values(read_label(path)[0])})
     if not task and len(values) > MANY_VALUES and all(_holds_single_objects(path) for path in references):
         return None
+    if not values:
+        raise InputError(
+            "Every reference is empty (only 0), so there is no class to be scored.",
+            "Masks of `autoseg predict` know their classes (predictions.json); these have no such file.",
+            todo="Give references that hold a class.",
+        )
     unit: Literal["mm", "px"] = "px" if choose_unit(references) == "px" else "mm"
     return Labelling(tuple(ClassLabel(name=f"label_{value}", values=(value,)) for value in values), unit=unit)
 
@@ -282,6 +288,10 @@ def format_scores(scores: Scores, title: str) -> str:
     for name, intervals in scores.classes.items():
         lines.append(f"  {name:<{width}}  {intervals['dice'].n:>5}  " + "  ".join(f"{_show(intervals[m].mean):>11}" for m in shown))
     lines.append(f"  {'mean':<{width}}  {'':>5}  " + "  ".join(f"{_show(scores.mean[m]):>11}" for m in shown))
+    known = {name: own["dice"] for name, own in scores.classes.items() if own["dice"].n}
+    if known:
+        bounds = ", ".join(f"{name} {_show(own.low)} … {_show(own.high)}" for name, own in known.items())
+        lines.append(f"  dice, 95 % interval over cases: {bounds}")
     for name in scores.classes:
         lines += _tell_of_class(name, [row for row in scores.cases if row.class_name == name], scores)
     worst = sorted((row.dice, row.case, row.class_name) for row in scores.cases if row.dice is not None)[:3]

@@ -58,6 +58,7 @@ def test_an_absent_class_is_left_out_of_the_means_and_counted(autoseg, folders):
     assert scores["classes"]["label_2"]["dice"]["mean"] == 1
     assert next(row for row in scores["cases"] if row["case"] == "c" and row["class"] == "label_2")["dice"] is None
     assert "label_2 is absent from mask and reference of 1 cases: n/a" in answer.out
+    assert "dice, 95 % interval over cases: label_1 0.6667 … 1.0000, label_2 1.0000 … 1.0000" in answer.out
 
 
 def test_a_class_missed_altogether_scores_zero(folders):
@@ -141,6 +142,14 @@ def test_values_that_no_reference_has_are_named(folders):
     write_scan(folders[0] / "a.nii.gz", mask, (2.0, 1.0, 1.0))
     with pytest.raises(InputError, match="77"):
         evaluate(*folders, workers=1)
+
+
+def test_references_without_any_class_are_a_mistake(autoseg, folders):
+    for name in "abc":
+        write_scan(folders[1] / f"{name}.nii.gz", draw())
+    answer = autoseg("evaluate", *folders)
+    assert answer.code == 2
+    assert "Every reference is empty (only 0)" in answer.err
 
 
 def test_references_are_found_by_a_pattern_and_by_usual_suffixes(folders, tmp_path):
