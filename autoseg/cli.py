@@ -319,12 +319,15 @@ class Display:
 
 
 def _log_path(arguments: argparse.Namespace) -> Path | None:
-    """RUN/log.txt, or OUT/log.txt for predictions; demo and evaluate keep none of their own, nor does what only reads a run."""
+    """RUN/log.txt, or OUT/log.txt for predictions; none where no run is (scans, by mistake), for demo, evaluate and what only reads."""
     if arguments.verb == "plan" and arguments.output is None:
         run = Path(arguments.dataset)
         return run / "log.txt" if (arguments.set or arguments.update) and (run / "plan.json").is_file() else None
-    folder = LOG_FOLDERS.get(arguments.verb)
-    return Path(getattr(arguments, folder)) / "log.txt" if folder else None
+    name = LOG_FOLDERS.get(arguments.verb)
+    if name is None:
+        return None
+    folder = Path(getattr(arguments, name))
+    return folder / "log.txt" if name == "output" or (folder / "plan.json").is_file() else None
 
 
 def _check_words(words: Sequence[str], parser: Parser) -> None:

@@ -252,25 +252,30 @@ def make_verdict() -> list[str]:
     parts = [
         make() for name, make in {"whole_run": make_whole_run, "metrics": make_metrics}.items() if (RESULTS / f"{name}.json").is_file()
     ]
-    return ["**From folds to a verdict**:", "", *(line for part in parts for line in part)] if parts else []
+    return ["**From folds to a verdict**:", *(line for part in parts for line in ("", *part))] if parts else []
 
 
 def make_whole_run() -> list[str]:
     result = load("whole_run")["results"]
     low, high = result["interval"]
-    classes = ", ".join(f"{name} {show_interval(value)}" for name, value in result["dice"].items())
     chosen = " + ".join(result["chosen"]["configurations"])
     rules = ", ".join(f"{rule['kind']} of {rule['class_name'] or 'all'}".replace("_", " ") for rule in result["chosen"]["rules"]) or "none"
     left = "; ".join(f"{one['configuration']}: {one['reason']}" for one in result["left_out"]) or "nothing"
     killed = f"killed with SIGKILL {len(result['killed_after_minutes'])} times and typed again"
     length = f"{result['trainings']} folds of {result['minutes_per_training']:.1f} minutes, {result['minutes_in_all']:.0f} minutes in all"
-    mean = f"mean Dice over {result['cases']} cases, unseen by their model, **{result['mean_dice']:.4f}**"
     folds = ", ".join(f"{value:.4f}" for value in result["folds"])
     difference = abs(result["mean_dice"] - result["mean_dice_from_files"])
     return [
-        f"- `autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, {killed}: {length}; {mean} "
-        f"(95 % {low:.4f} to {high:.4f}); {classes}; by fold {folds}. Chosen: {chosen}; post-processing: {rules}; left out: {left}. "
-        f"Computed a second time from the files alone it differs by {difference:.0e}. Machine: {describe('whole_run')}."
+        f"`autoseg run` on the hippocampus (`benchmarks/whole_run.py`), --hours {result['hours']:g}, {killed}: {length}; Dice over "
+        f"{result['cases']} cases, each by the fold that has not seen it:",
+        "",
+        "| | mean Dice | 95 % interval | by fold |",
+        "|---|---|---|---|",
+        f"| all classes | **{result['mean_dice']:.4f}** | {low:.4f} to {high:.4f} | {folds} |",
+        *(f"| {name} | {own['mean']:.4f} | {own['low']:.4f} to {own['high']:.4f} | |" for name, own in result["dice"].items()),
+        "",
+        f"Chosen: {chosen}; post-processing: {rules}; left out: {left}. Computed a second time from the files alone the mean differs by "
+        f"{difference:.0e}. Machine: {describe('whole_run')}.",
     ]
 
 

@@ -125,12 +125,20 @@ def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_screen(autoseg, monkeypa
 
     monkeypatch.setitem(cli.VERBS, "prepare", (*cli.VERBS["prepare"][:2], fail))
     monkeypatch.delenv("AUTOSEG_TRACEBACK", raising=False)
+    (tmp_path / "plan.json").touch()
     answer = autoseg("prepare", tmp_path)
     assert answer.code == 1
     assert "ZeroDivisionError: something divided" in answer.err
     assert "Traceback" not in answer.err
     assert "Traceback" in (tmp_path / "log.txt").read_text()
     assert str(tmp_path / "log.txt") in answer.err
+
+
+@pytest.mark.parametrize("words", [["select"], ["stop"], ["prepare"], ["train", "--fold", "0"]])
+def test_scans_given_in_place_of_a_run_get_no_log(autoseg, scans, words):
+    verb, *others = words
+    assert autoseg(verb, scans, *others).code == 2
+    assert not (scans / "log.txt").exists()
 
 
 def test_quiet_says_the_result_only(autoseg, tmp_path):

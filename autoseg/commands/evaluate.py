@@ -20,7 +20,7 @@ from autoseg.evaluation.overlap import count_joint, score_case
 from autoseg.evaluation.summary import summarise
 from autoseg.evaluation.surface import add_surfaces, measure_surfaces
 from autoseg.io.files import list_files, load_record, save_record, write_bytes
-from autoseg.io.scans import choose_unit, get_ending, orient_spacing, read_label, strip_ending
+from autoseg.io.scans import choose_unit, describe_other_place, get_ending, orient_spacing, read_label, strip_ending
 from autoseg.progress import Progress, Silent
 from autoseg.records.choice import Rule
 from autoseg.records.dataset import ClassLabel, list_parts
@@ -70,6 +70,27 @@ class ScoreTask:
     labelling: Labelling
     tolerance: float | None = None
     rules: tuple[Rule, ...] = ()  # of post-processing, applied to the mask before it is scored
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """Label numbers of mask (its rules applied) and reference, their spacing (mm; ones where voxels have no physical size), and
+
+    how the headers of both files disagree, in words; empty where they lie on one grid.
+    """
+
+    mask: np.ndarray
+    reference: np.ndarray
+    spacing: tuple[float, ...]
+    mismatch: str
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """The scores of one case, a row per class, and how mask and reference disagree about their grid."""
+
+    rows: list[CaseScore]
+    mismatch: str
 
 
 def evaluate(
@@ -134,7 +155,7 @@ def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: l
     """What the values mean; None where they are numbers of objects, which are scored one by one.
 
     Objects are what is asked for, what the manifest says, folders of one file per object, or more values than classes have, each of one
-    object (as in planning). Raises InputError where that and what is asked for cannot both be.
+    object (as in planning). Raises InputError where that and what is asked for cannot both be, and where nothing names a class.
     """
     task = choose_task(wanted, manifest, any(reference.is_dir() for reference in references))
     if task == "instance":
@@ -144,6 +165,12 @@ def choose_labelling(wanted: Wanted, manifest: Predictions | None, references: l
     values = sorted({value for path in references for value in find_values(read_label(path)[0])})
     if not task and len(values) > MANY_VALUES and all(_holds_single_objects(path) for path in references):
         return None
+    if not values:
+        raise InputError(
+            "Every reference is empty (only 0), so there is no class to be scored.",
+            "Masks of `autoseg predict` know their classes (predictions.json); these have no such file.",
+            todo="Give references that hold a class.",
+        )
     unit: Literal["mm", "px"] = "px" if choose_unit(references) == "px" else "mm"
     return Labelling(tuple(ClassLabel(name=f"label_{value}", values=(value,)) for value in values), unit=unit)
 
@@ -184,13 +211,30 @@ def score_pairs(
     tolerance = wanted.tolerance or TOLERANCES[labelling.unit]
     asked = None if wanted.metrics == "overlap" else tolerance
     tasks = [ScoreTask(case, mask, reference, labelling, asked, rules) for case, (mask, reference) in pairs.items()]
-    rows = run_pairs(score_files, tasks, workers, progress)
-    return summarise([row for own in rows.values() for row in own], labelling.classes, labelling.unit, tolerance)
+    scored = run_pairs(score_files, tasks, workers, progress)
+    _warn_of_grids({case: pair.mismatch for case, pair in scored.items() if pair.mismatch}, len(scored), progress)
+    return summarise([row for pair in scored.values() for row in pair.rows], labelling.classes, labelling.unit, tolerance)
 
 
-def score_files(task: ScoreTask) -> list[CaseScore]:
+def _warn_of_grids(mismatches: dict[str, str], count: int, progress: Progress) -> None:
+    """Says once that headers disagree, as planning does: they are often wrong where the voxels are right."""
+    if mismatches:
+        first = next(iter(mismatches))
+        progress.warn(
+            f"{len(mismatches)} of {count} masks have the shape of their reference but another geometry in the header (first: {first}, "
+            f"{mismatches[first]}). They are compared voxel by voxel, at the reference's spacing: were they made from the same scans?",
+            event="other_grid",
+            cases=len(mismatches),
+        )
+
+
+def score_files(task: ScoreTask) -> ScoredPair:
     """Scores one pair of files; the reference's voxels count. Raises InputError for other shapes and for values that no class has."""
-    mask, reference, spacing = read_pair(task)
+    pair = read_pair(task)
+    return ScoredPair(_score_pair(task, pair.mask, pair.reference, pair.spacing), pair.mismatch)
+
+
+def _score_pair(task: ScoreTask, mask: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...]) -> list[CaseScore]:
     classes = task.labelling.classes
     size = float(np.prod(spacing)) if task.labelling.unit == "mm" else None
     joint = count_joint(mask, reference, len(list_parts(classes)))
@@ -202,8 +246,8 @@ def score_files(task: ScoreTask) -> list[CaseScore]:
     return add_lesions(rows, find_lesions(mask, reference, membership), *choose_decades(reference.ndim, size))
 
 
-def read_pair(task: ScoreTask) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """Label numbers of mask (its rules applied) and reference, and their spacing: mm, or ones where voxels have no physical size."""
+def read_pair(task: ScoreTask) -> LabelPair:
+    """Both files of a pair. Raises InputError for other shapes and for values that no class has."""
     mask, mask_grid = read_label(task.mask)
     reference, grid = read_label(task.reference)
     if mask.shape != reference.shape:
@@ -213,8 +257,10 @@ def read_pair(task: ScoreTask) -> tuple[np.ndarray, np.ndarray, tuple[float, ...
         encoded = [encode_labels(values, labelling.classes, labelling.background, labelling.ignore) for values in (mask, reference)]
     except ValueError as error:
         raise InputError(f"{task.mask.name} or its reference: {error}.") from None
-    spacing = orient_spacing(grid) if labelling.unit == "mm" else (1.0,) * reference.ndim
-    return apply_rules(encoded[0], task.rules, labelling.classes, spacing), encoded[1], spacing
+    solid = labelling.unit == "mm"
+    spacing = orient_spacing(grid) if solid else (1.0,) * reference.ndim
+    ruled = apply_rules(encoded[0], task.rules, labelling.classes, spacing)
+    return LabelPair(ruled, encoded[1], spacing, describe_other_place(mask_grid, grid) if solid else "")
 
 
 def save_scores(scores: Scores | InstanceScores, path: Path) -> None:
@@ -242,6 +288,10 @@ def format_scores(scores: Scores, title: str) -> str:
     for name, intervals in scores.classes.items():
         lines.append(f"  {name:<{width}}  {intervals['dice'].n:>5}  " + "  ".join(f"{_show(intervals[m].mean):>11}" for m in shown))
     lines.append(f"  {'mean':<{width}}  {'':>5}  " + "  ".join(f"{_show(scores.mean[m]):>11}" for m in shown))
+    known = {name: own["dice"] for name, own in scores.classes.items() if own["dice"].n}
+    if known:
+        bounds = ", ".join(f"{name} {_show(own.low)} … {_show(own.high)}" for name, own in known.items())
+        lines.append(f"  dice, 95 % interval over cases: {bounds}")
     for name in scores.classes:
         lines += _tell_of_class(name, [row for row in scores.cases if row.class_name == name], scores)
     worst = sorted((row.dice, row.case, row.class_name) for row in scores.cases if row.dice is not None)[:3]

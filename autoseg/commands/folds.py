@@ -29,12 +29,14 @@ def list_alike(measurements: list[Measurement]) -> Alike:
 
 
 def check_request(request: PlanRequest) -> None:
-    """Raises InputError for words that contradict each other."""
+    """Raises InputError for words that contradict each other, and for a file of folds that cannot be read."""
     given = [flag for flag, word in (("--folds", request.folds), ("--stratify", request.stratify)) if word]
     if request.splits and given:
         raise InputError(f"{given[0]} does not go with --splits, which says itself what the folds are.")
     if request.folds == 1:
         raise InputError("--folds 1 is no cross-validation: nothing would be left to train on.", todo="--folds 2 or more")
+    if request.splits:
+        read_splits(Path(request.splits))  # before every scan is opened
 
 
 def group_alike(dataset: Dataset, alike: Alike, progress: Progress) -> Dataset:
@@ -61,7 +63,7 @@ def settle_folds(dataset: Dataset, fingerprint: Fingerprint, request: PlanReques
     classes = rules.list_class_cases(fingerprint)
     if request.splits:
         splits = read_splits(Path(request.splits))
-        rules.check_splits(splits, dataset)
+        rules.check_splits(splits, dataset, request.splits)
     else:
         labels = read_labels(dataset, {} if as_nnunet else classes, request, progress)
         splits = rules.make_splits(dataset, request.folds or rules.FOLDS, labels)
@@ -69,9 +71,17 @@ def settle_folds(dataset: Dataset, fingerprint: Fingerprint, request: PlanReques
             progress.say(rules.describe_folds(splits, labels), event="folds", folds=len(splits.folds))
         if len(splits.folds) < request.folds:
             progress.warn(f"{len(splits.folds)} folds instead of {request.folds}: there are no more patients (groups) than that.")
-    for line in rules.list_absences(splits, classes):
-        progress.warn(line, event="absent")
+    warn_of_absences(splits, fingerprint, progress)
     return splits
+
+
+def warn_of_absences(splits: Splits, fingerprint: Fingerprint, progress: Progress) -> None:
+    """Warns of classes that no case has, and of what folds cannot learn or judge."""
+    missing = rules.list_missing_classes(fingerprint)
+    if missing:
+        progress.warn(f"No case has {', '.join(missing)}: it can be neither learned nor scored. Check --classes.", event="absent")
+    for line in rules.list_absences(splits, rules.list_class_cases(fingerprint)):
+        progress.warn(line, event="absent")
 
 
 def read_labels(dataset: Dataset, classes: Labels, request: PlanRequest, progress: Progress) -> dict[str, frozenset[str]]:

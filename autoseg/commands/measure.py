@@ -136,6 +136,13 @@ def measure_case(task: MeasureTask) -> Measurement:
     return _measure_values(plain, label, task) if reference.map is None else _measure_map(plain, reference.map, task)
 
 
+def sign_case(task: MeasureTask) -> np.ndarray:
+    """The signature of a case that was measured before, by its images alone."""
+    files = list(dict.fromkeys(task.root / path for path in task.case.images))
+    images = [(path, image) for path in files for image in read_components(path)]
+    return make_signature(make_volume(images, task.orientation, choose_unit(files)).array)
+
+
 def _read_reference(task: MeasureTask) -> Reference:
     assert task.case.label is not None  # discovery leaves images without a label out
     path = task.root / task.case.label

@@ -92,10 +92,9 @@ def compute_dice(trying: Trying, kept: tuple[Rule, ...] = (), offered: tuple[Rul
 
 def try_rules(task: RuleTask) -> list[dict[str, float | None]]:
     """Dice by class of one case: by the rules kept so far, and with each of the offered ones added. Raises InputError as scoring does."""
-    mask, reference, spacing = read_pair(task.pair)
-    classes = task.pair.labelling.classes
-    masks = [mask, *(apply_rules(mask, (rule,), classes, spacing) for rule in task.offered)]
-    return [_score(task.case, changed, reference, classes) for changed in masks]
+    pair, classes = read_pair(task.pair), task.pair.labelling.classes
+    masks = [pair.mask, *(apply_rules(pair.mask, (rule,), classes, pair.spacing) for rule in task.offered)]
+    return [_score(task.case, changed, pair.reference, classes) for changed in masks]
 
 
 def _score(case: str, mask: np.ndarray, reference: np.ndarray, classes: tuple[ClassLabel, ...]) -> dict[str, float | None]:
@@ -115,9 +114,9 @@ def offer_volumes(trying: Trying) -> tuple[Rule, ...]:
 
 def measure_components(task: ScoreTask) -> Components:
     """The components of the classes 1 … N in a case's reference."""
-    _, reference, spacing = read_pair(task)
-    voxel = float(np.prod(spacing))
-    sizes = [label_components(reference == number)[1] for number in range(1, len(task.labelling.classes) + 1)]
+    pair = read_pair(task)
+    voxel = float(np.prod(pair.spacing))
+    sizes = [label_components(pair.reference == number)[1] for number in range(1, len(task.labelling.classes) + 1)]
     return Components(tuple(tuple((own * voxel).tolist()) for own in sizes), voxel)
 
 

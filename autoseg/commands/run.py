@@ -164,11 +164,20 @@ def _describe(agenda: Agenda, folder: RunFolder) -> str:
     if agenda.steps is not None:
         length = f"{agenda.steps} steps each"
     elif minutes:
-        length = f"{minutes:.3g} minutes each, {minutes * len(agenda.trainings) / 60:.2g} hours of training"
-        length += f" in the {agenda.hours:g} that were given" if agenda.hours is not None else " (--hours H sets a limit)"
+        length = f"{minutes:.3g} minutes each, {format_hours(minutes * len(agenda.trainings) / 60)} of training"
+        length += f" in the {format_hours(agenda.hours)} that were given" if agenda.hours is not None else " (--hours H sets a limit)"
     else:
         length = "each by the plan's schedule: " + describe_expectation(first).split(";")[0]
     return f"{len(agenda.trainings)} trainings ({counts} folds), {length}; then selection."
+
+
+def format_hours(hours: float) -> str:
+    """A length of time in words, in minutes where it is short.
+
+    >>> format_hours(0.675), format_hours(5.55)
+    ('40.5 minutes', '5.55 hours')
+    """
+    return f"{hours:.3g} hours" if hours >= 1 else f"{hours * 60:.3g} minutes"
 
 
 def _train_all(folder: RunFolder, agenda: Agenda, options: TrainOptions, progress: Progress) -> list[str]:

@@ -14,7 +14,7 @@ from autoseg.commands.evaluate import Labelling, ScoreTask, save_scores, score_p
 from autoseg.commands.evaluate_objects import score_object_pairs
 from autoseg.commands.postprocess import Trying, choose_rules, compute_dice
 from autoseg.commands.verdict import judge_run
-from autoseg.errors import InputError
+from autoseg.errors import CasesFailed, InputError, OutOfMemory
 from autoseg.evaluation.selection import Comparison, ScoreTable, Verdict, choose_product, compute_mean, make_table
 from autoseg.io.files import save_record
 from autoseg.io.run_folder import RunFolder
@@ -92,8 +92,9 @@ def _decide_classes(candidates: Candidates, workers: int | None, progress: Progr
     for names in combinations(sorted(candidates.names), 2):
         try:
             masks = _predict_ensemble(candidates, names, progress)
-        except InputError as error:
-            notes.append(f"The ensemble of {' and '.join(names)} is not tried: {error.what}")
+        except (InputError, CasesFailed, OutOfMemory) as error:
+            reason = " ".join(error.what.splitlines()[:2])  # of a table of cases the title and the first
+            notes.append(f"The ensemble of {' and '.join(names)} is not tried: {reason}")
             continue
         trying = Trying(_make_tasks(candidates, masks, labelling), _name_unit(dataset), workers, progress)
         ensembles[" + ".join(names)] = Ensemble(names, masks, compute_dice(trying)[0])
@@ -113,7 +114,7 @@ def _decide_classes(candidates: Candidates, workers: int | None, progress: Progr
 
 
 def _predict_ensemble(candidates: Candidates, names: tuple[str, ...], progress: Progress) -> Mapping[str, Path]:
-    """Case → mask. Raises InputError where one of the configurations has kept no probabilities."""
+    """Case → mask. Raises InputError where one of the configurations has kept no probabilities, CasesFailed where they do not fit."""
     from autoseg.commands.ensemble import ensemble_validation  # torch, which only ensembles need
 
     output = candidates.run.path / "selection" / "+".join(names)
@@ -140,14 +141,15 @@ def _decide_objects(candidates: Candidates, workers: int | None, progress: Progr
     verdict = choose_product(tables, {}, {name: make_table(own, "ap_cell_50_95") for name, own in rows.items()})
     pairs = find_pairs(candidates, find_masks(candidates, verdict.winner))
     thresholds = {name: found for name in candidates.names if (found := _choose_thresholds(_load_headers(candidates, name))) is not None}
-    note = "The scores are of masks by each fold's own thresholds; several folds together predict with the median of those."
+    note = "The scores are of masks by each fold's own thresholds, chosen on the same images, which flatters them a little"
+    note += "; several folds together predict with the median of those." if len(candidates.folds) > 1 else "."
     return Decision(
         metric="ap_cell_50",
         configurations=(verdict.winner,),
         trials=_list_trials(verdict, tables, {}),
         scores=score_object_pairs(pairs, load_manifest(candidates, verdict.winner), False, workers, progress),
         thresholds=thresholds,
-        notes=(note,) if thresholds and len(candidates.folds) > 1 else (),
+        notes=(note,) if thresholds else (),
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from autoseg.arrays.duplicates import find_duplicates
 from autoseg.commands.explain import open_run
-from autoseg.commands.folds import read_labels
-from autoseg.commands.measure import Measurement, make_case_fingerprint, measure, name_files
+from autoseg.commands.folds import Alike, read_labels, warn_of_absences, warn_of_folds
+from autoseg.commands.measure import Measurement, MeasureTask, make_case_fingerprint, measure, name_files, sign_case
 from autoseg.commands.plan import list_problems
 from autoseg.errors import InputError
 from autoseg.io.discovery import Discovery, Problem, discover
@@ -18,9 +19,10 @@ from autoseg.io.objects import list_case_files
 from autoseg.io.profiles import read_profile
 from autoseg.io.run_folder import RunFolder
 from autoseg.io.tasks import settle_task
+from autoseg.parallel import run_cases
 from autoseg.planning.drift import list_drift
 from autoseg.planning.plan import Request, make_plan
-from autoseg.planning.splits import check_splits, drop_cases, extend_splits, list_absences, list_class_cases
+from autoseg.planning.splits import check_splits, drop_cases, extend_splits, list_class_cases
 from autoseg.progress import Progress, Silent
 from autoseg.records.base import Record, compute_digest
 from autoseg.records.dataset import Case, Dataset
@@ -69,11 +71,16 @@ def update(run: str | Path, exclude: tuple[str, ...] = (), workers: int | None =
     problems = [*found.problems, *problems, *(problem for one in measured for problem in _list_faults(one, old.dataset))]
     if problems:
         raise list_problems(problems, len(found.cases))
+    alike = _find_alike(old, found, measured, workers or count_cores())
+    as_nnunet = old.plan.profile.startswith("nnunet") and old.dataset.task == "semantic"
+    if not (request.groups or request.splits or as_nnunet):  # as in planning
+        found = _group_alike(old, found, alike, difference.added)
     new = _make_state(old, found, measured, request, difference, progress)
     if new == old:
         progress.say(f"Nothing has changed: {len(old.dataset.cases)} cases.", event="update", added=0, changed=0, removed=0)
         return old.plan
     _save(folder, old, new)
+    warn_of_folds(new.splits, new.dataset, alike, progress)
     _tell(folder, old, new, difference, progress)
     return new.plan
 
@@ -163,6 +170,32 @@ def _list_faults(measurement: Measurement, dataset: Dataset) -> list[Problem]:
     return [Problem(case, fault) for fault in faults]
 
 
+def _find_alike(old: State, found: Discovery, measured: list[Measurement], workers: int) -> Alike:
+    """Groups of near-duplicate images that a new or changed case is in; of the other cases those of the same shape are opened."""
+    shapes = {one.case.id: one.shape for one in measured}
+    wanted = set(shapes.values())
+    others = {case.case: case.shape for case in old.fingerprint.cases if case.case not in shapes and case.shape in wanted}
+    tasks = [MeasureTask(case, found.root, old.plan.orientation) for case in found.cases if case.id in others]
+    known = {one.case.id: one.signature for one in measured}
+    for outcome in run_cases(sign_case, tasks, max(1, min(workers, len(tasks)))):
+        if outcome.result is not None:  # what cannot be opened any more is told where it is used
+            known[outcome.task.case.id] = outcome.result
+    names = sorted(known)
+    groups = find_duplicates([known[name] for name in names], [(shapes | others)[name] for name in names])
+    alike = [tuple(names[place] for place in group) for group in groups]
+    return [group for group in alike if not shapes.keys().isdisjoint(group)]
+
+
+def _group_alike(old: State, found: Discovery, alike: Alike, added: tuple[str, ...]) -> Discovery:
+    """New cases in the group of an old one that shows nearly the same, so that they come to its fold."""
+    groups = {case.id: case.group or case.id for case in old.dataset.cases if case.id not in added}
+    chosen = {case: next((groups[own] for own in group if own in groups), group[0]) for group in alike for case in group}
+    cases = tuple(
+        msgspec.structs.replace(case, group=chosen.get(case.id, case.group)) if case.id in added else case for case in found.cases
+    )
+    return replace(found, cases=cases)
+
+
 def _make_state(
     old: State, found: Discovery, measured: list[Measurement], request: PlanRequest, difference: Difference, progress: Progress
 ) -> State:
@@ -197,8 +230,7 @@ def _extend(
     extended = extend_splits(kept, dataset, set(difference.added) - placed, labels)
     check_splits(extended, dataset)
     if difference.added or difference.changed or difference.removed:
-        for line in list_absences(extended, classes):
-            progress.warn(line, event="absent")
+        warn_of_absences(extended, fingerprint, progress)
     return extended
 
 

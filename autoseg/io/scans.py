@@ -184,10 +184,16 @@ def read_label(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Gr
 
 def orient_spacing(grid: Grid) -> tuple[float, ...]:
     """The spacing of a stored grid along the axes that read_label turns its values to, canonical array order."""
+    return _orient_axes(grid)[0]
+
+
+def _orient_axes(grid: Grid) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Spacing (array order) and direction of a stored grid whose axes are turned to the canonical ones."""
     image = sitk.Image([1] * len(grid.spacing), sitk.sitkUInt8)
     image.SetSpacing(tuple(reversed(grid.spacing)))
     image.SetDirection(grid.direction)
-    return tuple(reversed(_orient(image, CANONICAL).GetSpacing()))
+    turned = _orient(image, CANONICAL)
+    return tuple(reversed(turned.GetSpacing())), turned.GetDirection()
 
 
 def read_mask(path: Path, orientation: str = CANONICAL) -> tuple[np.ndarray, Grid]:
@@ -208,6 +214,29 @@ def describe_grid_mismatch(image: Grid, label: Grid) -> str:
     if any(abs(a - b) * max(image.shape) > 1 for a, b in zip(image.direction, label.direction)):
         found.append("direction")
     return ", ".join(found)
+
+
+def describe_other_place(one: Grid, other: Grid) -> str:
+    """In words, how two stored grids lie apart once both are turned as read_label turns them; empty where they agree.
+
+    Both have one shape then. Centres are compared, which turning does not move; tolerance as for `describe_grid_mismatch`.
+    """
+    found = []
+    (spacing, direction), (other_spacing, other_direction) = (_orient_axes(grid) for grid in (one, other))
+    if any(abs(a - b) > GEOMETRY_TOLERANCE * min(spacing) for a, b in zip(spacing, other_spacing)):
+        found.append(f"spacing {format_numbers(spacing)} and {format_numbers(other_spacing)}")
+    if any(abs(a - b) * max(one.shape) > 1 for a, b in zip(direction, other_direction)):
+        found.append("direction")
+    apart = float(np.linalg.norm(_find_centre(one) - _find_centre(other)))
+    if not found and apart > GEOMETRY_TOLERANCE * min(spacing):
+        found.append(f"centres {apart:.3g} mm apart")
+    return ", ".join(found)
+
+
+def _find_centre(grid: Grid) -> np.ndarray:
+    """The world position of the middle of all voxels, (x, y, z)."""
+    steps = (np.array(grid.shape[::-1]) - 1) / 2 * grid.spacing[::-1]
+    return np.array(grid.origin) + np.reshape(grid.direction, (len(steps), -1)) @ steps
 
 
 def format_numbers(values: tuple[float, ...]) -> str:

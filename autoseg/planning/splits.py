@@ -119,23 +119,35 @@ def list_torn(splits: Splits, groups: Sequence[Sequence[str]]) -> list[str]:
     return torn
 
 
-def check_splits(splits: Splits, dataset: Dataset) -> None:
-    """Raises InputError for unknown cases, a case twice, one that trains and validates in one fold, and an empty training set."""
+def list_missing_classes(fingerprint: Fingerprint) -> list[str]:
+    """The classes that no case has."""
+    known = list_class_cases(fingerprint)
+    return sorted({own.name for case in fingerprint.cases for own in case.classes} - known.keys())
+
+
+def check_splits(splits: Splits, dataset: Dataset, where: str = "the splits") -> None:
+    """Raises InputError for unknown cases, a case twice, one that trains and validates in one fold, and an empty training set.
+
+    `where` says in the message where the folds come from.
+    """
     known = {case.id for case in dataset.cases}
     for number, fold in enumerate(splits.folds):
         unknown = sorted((set(fold.training) | set(fold.validation)) - known)
         if unknown:
-            raise InputError(f"Fold {number} of the splits names cases that are not in the data set: {_shorten(unknown)}.")
+            raise InputError(
+                f"Fold {number} of {where} names cases that are not in the data set: {_shorten(unknown)}.",
+                f"Its cases are {_shorten(sorted(known))}.",
+            )
         both = sorted(set(fold.training) & set(fold.validation))
         if both:
-            raise InputError(f"Fold {number} of the splits trains and validates on the same cases: {_shorten(both)}.")
+            raise InputError(f"Fold {number} of {where} trains and validates on the same cases: {_shorten(both)}.")
         twice = sorted(case for case, count in Counter((*fold.training, *fold.validation)).items() if count > 1)
         if twice:
-            raise InputError(f"Fold {number} of the splits names cases twice: {_shorten(twice)}.")
+            raise InputError(f"Fold {number} of {where} names cases twice: {_shorten(twice)}.")
         if not fold.training:
-            raise InputError(f"Fold {number} of the splits trains on nothing.")
+            raise InputError(f"Fold {number} of {where} trains on nothing.")
     if not splits.folds:
-        raise InputError("The splits have no folds.")
+        raise InputError(f"There are no folds in {where}.")
 
 
 def list_unused(splits: Splits, dataset: Dataset) -> list[str]:

@@ -58,6 +58,7 @@ def test_an_absent_class_is_left_out_of_the_means_and_counted(autoseg, folders):
     assert scores["classes"]["label_2"]["dice"]["mean"] == 1
     assert next(row for row in scores["cases"] if row["case"] == "c" and row["class"] == "label_2")["dice"] is None
     assert "label_2 is absent from mask and reference of 1 cases: n/a" in answer.out
+    assert "dice, 95 % interval over cases: label_1 0.6667 … 1.0000, label_2 1.0000 … 1.0000" in answer.out
 
 
 def test_a_class_missed_altogether_scores_zero(folders):
@@ -109,6 +110,25 @@ def test_another_grid_is_refused_with_both_sizes(autoseg, folders):
     assert all(word in answer.err for word in ("(3, 8, 8)", "(4, 6, 8)", "(4, 8, 8)"))
 
 
+def test_a_grid_of_the_same_shape_elsewhere_is_told(autoseg, folders):
+    answer = autoseg("evaluate", *folders)
+    assert "geometry" not in answer.out + answer.err
+    for name, spacing, origin in (("a", (1.0, 1.0, 2.0), (0, 0, 5.0)), ("b", (1.0, 1.0, 2.5), (0, 0, 0))):
+        image = sitk.ReadImage(str(folders[0] / f"{name}.nii.gz"))
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        sitk.WriteImage(image, str(folders[0] / f"{name}.nii.gz"))
+    answer = autoseg("evaluate", *folders)
+    assert answer.code == 0
+    told = "2 of 3 masks have the shape of their reference but another geometry in the header (first: a, centres 5 mm apart)"
+    assert told in answer.out + answer.err
+    turned = sitk.DICOMOrient(sitk.ReadImage(str(folders[1] / "a.nii.gz")), "RAS")
+    sitk.WriteImage(turned, str(folders[0] / "a.nii.gz"))
+    answer = autoseg("evaluate", *folders)
+    assert "1 of 3 masks" in answer.out + answer.err
+    assert "(first: b, spacing 2.5x1x1 and 2x1x1)" in answer.out + answer.err
+
+
 def test_an_unreadable_mask_is_named(autoseg, folders):
     (folders[0] / "b.nii.gz").write_bytes(b"nothing")
     answer = autoseg("evaluate", *folders)
@@ -122,6 +142,14 @@ def test_values_that_no_reference_has_are_named(folders):
     write_scan(folders[0] / "a.nii.gz", mask, (2.0, 1.0, 1.0))
     with pytest.raises(InputError, match="77"):
         evaluate(*folders, workers=1)
+
+
+def test_references_without_any_class_are_a_mistake(autoseg, folders):
+    for name in "abc":
+        write_scan(folders[1] / f"{name}.nii.gz", draw())
+    answer = autoseg("evaluate", *folders)
+    assert answer.code == 2
+    assert "Every reference is empty (only 0)" in answer.err
 
 
 def test_references_are_found_by_a_pattern_and_by_usual_suffixes(folders, tmp_path):

@@ -49,6 +49,27 @@ def test_a_key_mistyped_in_ones_own_splits_is_told(folder, autoseg, tmp_path, ro
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"train": ["c0", "c9"], "val": ["c1"]}, ["Fold 0", "not in the data set: c9", "c0, c1, c2"]),
+        ({"train": ["c0", "c1"], "val": ["c1"]}, ["Fold 0", "trains and validates on the same cases: c1"]),
+    ],
+)
+def test_unknown_cases_and_cases_on_both_sides_are_refused_with_the_file(folder, autoseg, tmp_path, row, words):
+    (tmp_path / "own.json").write_text(json.dumps([row]))
+    answer = autoseg("plan", folder / "in", "-o", tmp_path / "run", *PLAN_WORDS, "--splits", tmp_path / "own.json")
+    assert answer.code == 2
+    assert all(word in answer.err for word in [*words, "own.json"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_no_case_has_is_told(folder, autoseg, tmp_path):
+    answer = autoseg("plan", folder / "in", "-o", tmp_path / "run", *PLAN_WORDS, "--classes", "block=1,tumour=7")
+    assert answer.code == 0
+    assert "No case has tumour: it can be neither learned nor scored." in answer.out + answer.err
+
+
 def test_words_that_contradict_each_other_are_refused(folder, autoseg, tmp_path):
     for words in (("--folds", "1"), ("--folds", "3", "--splits", tmp_path / "s.json")):
         answer = autoseg("plan", folder / "in", "-o", tmp_path / "run", *PLAN_WORDS, *words)

@@ -97,7 +97,9 @@ def test_a_killed_and_repeated_run_ends_as_one_left_alone(autoseg, tmp_path, mon
 
 
 def test_the_time_is_shared_and_a_repetition_keeps_the_minutes(autoseg, scans, planned_copy, faked, chosen):
-    assert autoseg("run", scans, "-o", planned_copy, *BRIEF, "--hours", "0.5", "--seed", "3").code == 0
+    answer = autoseg("run", scans, "-o", planned_copy, *BRIEF, "--hours", "0.5", "--seed", "3")
+    assert answer.code == 0
+    assert "5.4 minutes each, 27 minutes of training in the 30 minutes that were given" in answer.out
     agenda = load_agenda(planned_copy)
     assert agenda.minutes == pytest.approx(0.9 * 30 / 5)
     assert [(name, fold) for name, fold, _ in faked.asked] == [("3d_fullres", fold) for fold in range(5)]

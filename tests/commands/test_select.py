@@ -12,7 +12,7 @@ from whole_way import write_scan
 from autoseg.commands import ensemble
 from autoseg.commands.evaluate import Wanted, evaluate
 from autoseg.commands.select import select
-from autoseg.errors import InputError
+from autoseg.errors import CasesFailed, InputError
 from autoseg.io.files import load_record, save_record
 from autoseg.io.run_folder import RunFolder
 from autoseg.records.choice import Choice, Rule
@@ -196,6 +196,17 @@ def test_the_best_single_configuration_wins_whatever_the_plan_prefers(tmp_path, 
     assert any("ensemble of 2d and 3d_fullres is not tried: 4 cases" in note for note in choice.notes)
 
 
+def test_an_ensemble_whose_cases_fail_is_left_out_with_the_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        raise CasesFailed("2 of 4 cases could not be joined:\ncase0  case0.nii.gz was changed.\ncase1  case1.nii.gz was changed.")
+
+    monkeypatch.setattr(ensemble, "ensemble_validation", fail)
+    choice = select(make_two(tmp_path, shorten(1, 2, 1, 2), shorten(1, 1, 1, 2)), workers=1)
+    assert choice.configurations == ("2d",)
+    told = "not tried: 2 of 4 cases could not be joined: case0  case0.nii.gz was changed."
+    assert any(note.endswith(told) for note in choice.notes)
+
+
 def test_a_class_absent_everywhere_or_in_a_fold_stops_nothing(tmp_path, average):
     references = {case: draw(c1=[ORGAN]) for case in CASES}
     full = {case: draw(c1=[ORGAN, SPECK]) for case in CASES}
@@ -274,7 +285,7 @@ def test_objects_choose_among_configurations_and_take_the_median_of_the_threshol
     choice = select(run, workers=1)
     assert (choice.metric, choice.configurations, choice.rules) == ("ap_cell_50", ("boundary_3d",), ())
     assert choice.thresholds == dict.fromkeys(names, Thresholds(score=0.5, by_mask=False, smallest=4.0))
-    assert any("median" in note for note in choice.notes)
+    assert any("flatters" in note and "median" in note for note in choice.notes)
     scores = decode_scores((run / "scores.json").read_bytes(), "")
     assert isinstance(scores, InstanceScores)
     assert scores.mean["ap_cell_50"] == 1

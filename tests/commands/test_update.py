@@ -2,6 +2,7 @@
 
 import shutil
 
+import msgspec
 import pytest
 from whole_way import draw_case, list_partials, write_cases, write_scan
 
@@ -87,6 +88,25 @@ def test_cases_come_change_and_go_and_the_others_stay_in_their_folds(grown):
     check_run(grown)
     assert list_partials(grown.path) == []
     assert "Nothing has changed: 6 cases" in hear(grown)
+
+
+def test_a_new_image_that_is_nearly_an_old_one_comes_to_its_fold(grown):
+    for part in ("images", "labels"):
+        folder = grown.path.parent / "in" / part
+        shutil.copy(folder / "c3.nii.gz", folder / "n3.nii.gz")
+    told = hear(grown)
+    for fold in grown.load_splits().folds:
+        assert ("c3" in fold.validation) == ("n3" in fold.validation)
+    assert "torn apart" not in told
+
+
+def test_a_new_image_that_is_nearly_an_old_one_is_told_where_the_folds_are_ones_own(grown):
+    save_record(grown.request, msgspec.structs.replace(grown.load_request(), splits="own.json"))
+    for name in ("n3", "n4", "n5"):  # dealt to different folds
+        for part in ("images", "labels"):
+            folder = grown.path.parent / "in" / part
+            shutil.copy(folder / "c3.nii.gz", folder / f"{name}.nii.gz")
+    assert "1 groups of near-duplicate images are torn apart, so that scores will be too good" in hear(grown)
 
 
 def test_a_kill_between_any_two_files_leaves_a_valid_run_that_the_same_command_completes(grown, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from autoseg.records.scores import SizeRecall
 
 CLASSES = tuple(ClassLabel(name=f"class {number}", values=(number,)) for number in range(1, 4))
 REGIONS = tuple(ClassLabel(name=name, values=values) for name, values in (("whole", (1, 2, 3)), ("core", (2, 3)), ("rim", (3,))))
-MAPS = 60
+MAPS = 200
 
 
 def fill(mask):

@@ -44,7 +44,7 @@ def divide(part, whole):
     return pytest.approx(part / whole) if whole else None
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(deadline=None, derandomize=True, max_examples=200)
 @given(pairs())
 def test_metrics_are_those_of_voxels_counted_one_by_one(pair):
     scores = score_case("case", count_joint(*pair, len(CLASSES)), CLASSES, 2.5)

@@ -14,6 +14,7 @@ from autoseg.errors import InputError, RecordError
 from autoseg.records.agenda import Agenda
 from autoseg.records.base import FORMAT_VERSION, Record, SavedRecord, compute_digest, decode, digest_of, encode
 from autoseg.records.choice import Choice
+from autoseg.records.comparison import Comparison
 from autoseg.records.dataset import Case, Channel, ClassLabel, Dataset
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.grid import Grid
@@ -41,6 +42,7 @@ SAVED = [
     InstanceScores,
     CaseObjects,
     Choice,
+    Comparison,
     KeptProbabilities,
     Splits,
     Course,
