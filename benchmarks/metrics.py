@@ -1,11 +1,12 @@
-"""How long Dice, HD95, ASSD and NSD of 13 labels take: ours, MONAI's and medpy's, on the same two cores, and how far their values differ.
+"""How long Dice, HD95, ASSD and NSD of 13 labels take: ours, MONAI's and medpy's, on the same cores, and how far their values differ.
 
 python benchmarks/metrics.py PYTHON_OF_AN_ENVIRONMENT_WITH_MONAI_AND_MEDPY [--large] [--shape Z,Y,X] [--times 3]
 
 The maps are made up: 13 ellipsoids at 1.5 x 0.8 x 0.8 mm; the predictions are the same ones, bent smoothly by so many voxels. Medians of
 three. --large: 300 x 512 x 512 once, against MONAI alone. All start from label maps in memory; what the peers need to make of them
 (one-hot tensors, masks) is not counted. medpy has no NSD. Its HD95 is the percentile of both directions' distances in one list, ours and
-MONAI's the larger of the two directions' percentiles: that is what the values differ by, beyond rounding.
+MONAI's the larger of the two directions' percentiles: that is what the values differ by, beyond rounding. The cores are all that this
+process may use: `taskset -c 1 python …` gives each one.
 """
 
 import argparse
@@ -33,7 +34,6 @@ TOLERANCE = 1.0
 BENDS = {"close": 1.5, "poor": 6.0}  # voxels, standard deviation
 SHAPE, LARGE = (150, 256, 256), (300, 512, 512)
 METRICS = {"dice": "dice", "hd95": "hd95_mm", "assd": "assd_mm", "nsd": "nsd"}
-CORES = 2
 
 
 def make_maps(shape: tuple[int, ...], bend: float) -> tuple[np.ndarray, np.ndarray]:
@@ -67,10 +67,10 @@ def measure_ours(reference: np.ndarray, prediction: np.ndarray, times: int) -> d
     return {"seconds": seconds, "values": {name: [getattr(row, field) for row in rows] for name, field in METRICS.items()}}
 
 
-def measure_peer(python: Path, peer: str, maps: Path, times: int) -> dict[str, Any]:
+def measure_peer(python: Path, peer: str, maps: Path, times: int, cores: int) -> dict[str, Any]:
     script = Path(__file__).with_name("reference_metrics.py")
     words = [python, script, peer, maps, str(times), str(TOLERANCE), *map(str, SPACING)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": str(CORES)})
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": str(cores)})
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -89,9 +89,7 @@ def main() -> None:
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=None)
     parser.add_argument("--times", type=int, default=3)
     asked = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else CORES
+    cores = len(os.sched_getaffinity(0))
     shape = asked.shape or (LARGE if asked.large else SHAPE)
     times, peers = (1, ("monai",)) if asked.large else (asked.times, ("monai", "medpy"))
     rows = []
@@ -104,7 +102,7 @@ def main() -> None:
             del reference, prediction  # the peer's tensors are large
             rows.append({"what": "autoseg", "maps": name, "shape": shape, "cores": cores, **ours})
             for peer in peers:
-                measured = measure_peer(asked.python, peer, maps, times)
+                measured = measure_peer(asked.python, peer, maps, times, cores)
                 rows.append({"what": peer, "maps": name, "shape": shape, **measured, **compare(ours, measured)})
                 print(f"{name}: {peer} {rows[-1]['times_faster']} times, differences {rows[-1]['largest_difference']}", flush=True)
     save("metrics_large" if asked.large else "metrics" if asked.shape is None else "metrics_trial", rows)

@@ -31,6 +31,12 @@ BATCH = 4  # of StarDist, its own
 DARK = 0.5  # of the brightest value, below which the mean of a fluorescence image lies
 
 
+def load_rows() -> list[dict[str, Any]]:
+    """What was measured before."""
+    path = RESULTS / "nuclei.json"
+    return json.loads(path.read_text())["results"] if path.is_file() else []
+
+
 def run(*words: str | Path) -> None:
     """One autoseg command; its output is shown."""
     print("autoseg", *words, flush=True)
@@ -99,9 +105,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join((*OURS, "stardist")))
     parser.add_argument("--run", type=Path, default=None, help="keep the run here")
     asked = parser.parse_args()
-    path = RESULTS / "nuclei.json"
-    rows = json.loads(path.read_text())["results"] if path.is_file() else []
-    done = {(row["what"], row["minutes"], row["seed"]) for row in rows}
+    done = {(row["what"], row["minutes"], row["seed"]) for row in load_rows()}
     folder = asked.run or Path(tempfile.mkdtemp()) / "RUN"
     if not (folder / "plan.json").is_file():
         run("plan", asked.scans, "-o", folder, "--minutes", f"{asked.minutes:g}")
@@ -123,8 +127,7 @@ def main() -> None:
             **summarise(scores, kinds, unseen),
             "machine": describe(),
         }
-        rows.append(row)
-        save("nuclei", rows)
+        save("nuclei", [*load_rows(), row])  # read anew: two of them may be measured at once, each on a core
 
 
 if __name__ == "__main__":

@@ -294,7 +294,7 @@ def make_metrics() -> list[str]:
         ours = ", ".join(f"{seconds:.2f} s {maps}" for maps, seconds in own.items())
         lines.append(
             f"- Dice, HD95, ASSD and NSD of 13 labels at {size} (`benchmarks/metrics.py`), cores for each: {cores}, medians of {count}: "
-            f"{times}; ours {ours}."
+            f"{times}; ours {ours}. Machine: {describe(name)}."
         )
     return lines
 
