@@ -359,10 +359,15 @@ def main(words: Sequence[str] | None = None) -> int:
     display.detail(f"autoseg {__version__}, Python {platform.python_version()}, {platform.platform()}: autoseg {' '.join(words)}")
     try:
         VERBS[arguments.verb][2](arguments, display)
+        sys.stdout.flush()
     except AutosegError as error:
         return _end(display, error, error.exit_code)
     except KeyboardInterrupt:
         return _end(display, InputError("Stopped by the keyboard.", todo="The same command goes on where it stopped."), 75)
+    except BrokenPipeError:  # `autoseg … | head`: whoever read the output has gone
+        display.finish()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed
+        return 75
     except Exception as error:
         return _end_unexpected(display, error)
     return 0

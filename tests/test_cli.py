@@ -1,6 +1,8 @@
 """The command line: what is mistyped is named, what is said can be read by machines, and exit codes tell what happened."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from whole_way import write_cases
@@ -186,6 +188,15 @@ def test_a_plan_is_explained(autoseg, planned, words):
     assert (answer.code, answer.err) == (0, "")
     assert "EVERY VALUE, AND WHY" in answer.out
     assert ("2d: EVERY" in answer.out) == ("2d" in words)
+
+
+def test_a_reader_that_goes_away_is_no_fault(planned):
+    """As `autoseg plan RUN --explain | head -n 1` does it."""
+    words = [sys.executable, "-m", "autoseg", "plan", str(planned), "--explain"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 75
 
 
 def test_an_explanation_is_one_event(autoseg, planned):
