@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import describe, save
+from machine import RESULTS, describe, save
 
 from autoseg.arrays.phantoms import Balls
 from autoseg.commands.cells import make_cells
@@ -63,11 +63,12 @@ MEASURES = {"discs": measure_discs, "spheres": measure_spheres}
 
 
 def main() -> None:
-    results = []
+    path = RESULTS / "made_objects.json"
+    rows = {row["what"]: row for row in json.loads(path.read_text())["results"]} if path.is_file() else {}
     for name in (sys.argv[1] if len(sys.argv) > 1 else ",".join(MEASURES)).split(","):
         with tempfile.TemporaryDirectory() as folder:
-            results.append(MEASURES[name](Path(folder)))
-            save("made_objects", results)
+            rows[name] = MEASURES[name](Path(folder))
+            save("made_objects", list(rows.values()))
 
 
 if __name__ == "__main__":

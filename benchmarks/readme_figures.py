@@ -18,7 +18,10 @@ def load(name: str) -> dict[str, Any]:
 
 
 def describe(name: str) -> str:
-    machine = load(name)["machine"]
+    return format_machine(load(name)["machine"])
+
+
+def format_machine(machine: dict[str, Any]) -> str:
     instructions = machine["instructions"][-1] if machine["instructions"] else "none"
     versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
     hardware = f"{machine['cpu']}, {machine['cores']} cores ({instructions})"
@@ -211,9 +214,19 @@ def make_nuclei() -> list[str]:
     return [
         *lines,
         "",
-        f"Images: {counts}; F1, PQ and AJI over the first of these columns that has a value. Machine: {describe('nuclei')}.",
+        f"Images: {counts}; F1, PQ and AJI over the first of these columns that has a value. {show_machines(rows)}",
         "",
     ]
+
+
+def show_machines(rows: list[dict[str, Any]]) -> str:
+    """Where each row was measured, told once for all rows of a place."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault(format_machine(row["machine"]), []).append(NAMES[row["what"]])
+    if len(places) == 1:
+        return f"Machine: {next(iter(places))}."
+    return " ".join(f"Machine of {', '.join(names)}: {place}." for place, names in places.items())
 
 
 def show_group(scores: dict[str, float] | None) -> str:
