@@ -95,8 +95,7 @@ def _run_alone(function: Callable[[Task], Result], task: Task, build: Callable[[
         children: list[Any] = multiprocessing.active_children()
         return Outcome(task, future.result(), None)
     except BrokenProcessPool:
-        for child in children:
-            child.join(1)
+        executor.shutdown(wait=True)  # two threads waiting for one child: the slower gets no code
         codes = [child.exitcode for child in children if child.exitcode]
         return Outcome(task, None, CasesFailed("The worker process died twice.", _explain_death(codes)))
     except AutosegError as error:
