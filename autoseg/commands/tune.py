@@ -22,9 +22,9 @@ PASSES = 2  # over all thresholds, one after the other
 PLATEAU = 0.005  # of the score: all values this close to the best are as good, and their middle is taken
 SCORES = tuple(step / 20 for step in range(2, 19))
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
-MASKS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
+MASKS = tuple(step / 20 for step in range(6, 15))
 SEEDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SMALL_SHARES = (0.001, 0.005)  # quantiles of the true objects' sizes below which an object found may be left out
+SMALL_SHARES = (0.002, 0.005, 0.01, 0.02)  # quantiles of the true objects' sizes below which an object found may be left out
 
 
 @dataclass(frozen=True)
