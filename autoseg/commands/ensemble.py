@@ -17,7 +17,7 @@ from autoseg.arrays.volume import Volume
 from autoseg.commands.evaluate import MANIFEST, find_masks
 from autoseg.commands.predict import PredictOptions, list_scans, predict_cases
 from autoseg.errors import AutosegError, CasesFailed, InputError
-from autoseg.inference.ensemble import unpack
+from autoseg.inference.ensemble import join_predictors, unpack
 from autoseg.inference.export import choose_classes, restore_labels
 from autoseg.inference.predictor import digest_models, load_predictor
 from autoseg.io.files import digest_files, load_record, name_full_disk, remove_partials, save_record
@@ -188,6 +188,31 @@ def ensemble_validation(
     return {case.case: output / case.mask for case in combined.cases}
 
 
+def predict_validation(
+    run: RunFolder, configurations: tuple[str, ...], folds: tuple[int, ...], output: Path, progress: Progress = Silent()
+) -> dict[str, Path]:
+    """Case → map of objects in `output`: what the configurations' models of the fold that has not seen the case find together.
+
+    Finished cases are kept. Raises InputError where they cannot be joined, CasesFailed where a case cannot be predicted.
+    """
+    dataset, splits, masks = run.load_dataset(), run.load_splits().folds, {}
+    for number in folds:
+        device = choose_device("auto")
+        predictor = join_predictors([load_predictor([run.fold(name, number)], device) for name in configurations])
+        folder, scans = output / f"fold_{number}", list_scans(dataset, splits[number].validation)
+        with use_cores(count_cores()):
+            manifest = predict_cases(predictor, scans, folder, (number,), PredictOptions(), progress)
+        _refuse_failed(manifest)
+        masks.update({case.case: folder / case.mask for case in manifest.cases})
+    return masks
+
+
+def _refuse_failed(manifest: Predictions) -> None:
+    failed = [case for case in manifest.cases if case.state == "failed"]
+    if failed:
+        raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].case}  {failed[0].message}")
+
+
 def _complete_validation(run: RunFolder, name: str, number: int, progress: Progress) -> str:
     """Predicts the validation cases of a fold of which no probabilities of its present model are kept; returns the model's digest."""
     folder, dataset = run.fold(name, number), run.load_dataset()
@@ -206,9 +231,7 @@ def _complete_validation(run: RunFolder, name: str, number: int, progress: Progr
         predictor, scans = load_predictor([folder], choose_device("auto")), list_scans(dataset, wanted)
         with folder.lock(), use_cores(count_cores()):
             manifest = predict_cases(predictor, scans, folder.validation, (number,), PredictOptions(keep=True), progress)
-        failed = [case for case in manifest.cases if case.state == "failed"]
-        if failed:
-            raise CasesFailed(f"{len(failed)} validation cases could not be predicted: {failed[0].case}  {failed[0].message}")
+        _refuse_failed(manifest)
     return digest
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,16 +25,18 @@ from autoseg.records.detection import Thresholds
 from autoseg.records.scores import InstanceScores, Scores
 from autoseg.records.training import ModelHeader
 
+OBJECT_METRICS = ("ap_cell_50", "ap_cell_50_95")  # the first decides, the other between those that are about as good
 TITLES = {"dice": "Dice", "ap_cell_50": "AP_cell@.5"}
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Two configurations whose probabilities are averaged: case → mask, and case → class → Dice."""
+    """Two configurations whose probabilities are averaged: case → mask, and case → class → what is chosen by (objects: by its mean too)."""
 
     configurations: tuple[str, ...]
     masks: Mapping[str, Path]
     table: ScoreTable
+    finer: ScoreTable = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,12 @@ def _decide_classes(candidates: Candidates, workers: int | None, progress: Progr
     labelling = Labelling(dataset.classes, dataset.background_value, dataset.ignore_value, dataset.unit)
     singles = {name: make_table(load_rows(candidates, name), "dice") for name in candidates.names}
     ensembles: dict[str, Ensemble] = {}
-    notes = []
+    notes: list[str] = []
     for names in combinations(sorted(candidates.names), 2):
-        try:
-            masks = _predict_ensemble(candidates, names, progress)
-        except (InputError, CasesFailed, OutOfMemory) as error:
-            reason = " ".join(error.what.splitlines()[:2])  # of a table of cases the title and the first
-            notes.append(f"The ensemble of {' and '.join(names)} is not tried: {reason}")
-            continue
-        trying = Trying(_make_tasks(candidates, masks, labelling), _name_unit(dataset), workers, progress)
-        ensembles[" + ".join(names)] = Ensemble(names, masks, compute_dice(trying)[0])
+        masks = _try_ensemble(candidates, names, notes, progress)
+        if masks is not None:
+            trying = Trying(_make_tasks(candidates, masks, labelling), _name_unit(dataset), workers, progress)
+            ensembles[" + ".join(names)] = Ensemble(names, masks, compute_dice(trying)[0])
     verdict = choose_product(singles, tables := {name: one.table for name, one in ensembles.items()})
     chosen = ensembles.get(verdict.winner)
     masks = chosen.masks if chosen else find_masks(candidates, verdict.winner)
@@ -113,12 +111,23 @@ def _decide_classes(candidates: Candidates, workers: int | None, progress: Progr
     )
 
 
+def _try_ensemble(candidates: Candidates, names: tuple[str, ...], notes: list[str], progress: Progress) -> Mapping[str, Path] | None:
+    """Case → mask; None where there can be none, and the reason is noted."""
+    try:
+        return _predict_ensemble(candidates, names, progress)
+    except (InputError, CasesFailed, OutOfMemory) as error:
+        reason = " ".join(error.what.splitlines()[:2])  # of a table of cases the title and the first
+        notes.append(f"The ensemble of {' and '.join(names)} is not tried: {reason}")
+        return None
+
+
 def _predict_ensemble(candidates: Candidates, names: tuple[str, ...], progress: Progress) -> Mapping[str, Path]:
-    """Case → mask. Raises InputError where one of the configurations has kept no probabilities, CasesFailed where they do not fit."""
-    from autoseg.commands.ensemble import ensemble_validation  # torch, which only ensembles need
+    """Raises InputError where one of the configurations has kept no probabilities, CasesFailed where they do not fit."""
+    from autoseg.commands.ensemble import ensemble_validation, predict_validation  # torch, which only ensembles need
 
     output = candidates.run.path / "selection" / "+".join(names)
-    masks = ensemble_validation(candidates.run, names, candidates.folds, output, progress)
+    make = predict_validation if candidates.dataset.task == "instance" else ensemble_validation
+    masks = make(candidates.run, names, candidates.folds, output, progress)
     missing = [case for case in candidates.cases if case not in masks]
     if missing:
         raise InputError(f"{len(missing)} cases have no probabilities of both, such as {missing[0]}.")
@@ -135,22 +144,43 @@ def _name_unit(dataset: Dataset) -> str:
 
 
 def _decide_objects(candidates: Candidates, workers: int | None, progress: Progress) -> Decision:
-    """By AP_cell at an IoU of .5; near ties by its mean over .5 … .95. The masks are those of each fold's own thresholds."""
-    rows = {name: load_rows(candidates, name) for name in candidates.names}
-    tables = {name: make_table(own, "ap_cell_50") for name, own in rows.items()}
-    verdict = choose_product(tables, {}, {name: make_table(own, "ap_cell_50_95") for name, own in rows.items()})
-    pairs = find_pairs(candidates, find_masks(candidates, verdict.winner))
+    """By AP_cell at an IoU of .5; near ties by its mean over .5 … .95. The masks are those of each fold's own thresholds.
+
+    A Mask R-CNN is also tried with the help of a boundary network, by its own thresholds.
+    """
+    rows: dict[str, Sequence[Any]] = {name: load_rows(candidates, name) for name in candidates.names}
+    ensembles: dict[str, Ensemble] = {}
+    notes: list[str] = []
+    for names in _list_helped(candidates):
+        masks = _try_ensemble(candidates, names, notes, progress)
+        if masks is not None:
+            own = score_object_pairs(find_pairs(candidates, masks), load_manifest(candidates, names[0]), False, workers, progress)
+            ensembles[" + ".join(names)] = Ensemble(names, masks, *(make_table(own.cases, metric) for metric in OBJECT_METRICS))
+    singles, finer = ({name: make_table(own, metric) for name, own in rows.items()} for metric in OBJECT_METRICS)
+    tables = {name: one.table for name, one in ensembles.items()}
+    verdict = choose_product(singles, tables, finer | {name: one.finer for name, one in ensembles.items()})
+    chosen = ensembles.get(verdict.winner)
+    configurations = chosen.configurations if chosen else (verdict.winner,)
+    pairs = find_pairs(candidates, chosen.masks if chosen else find_masks(candidates, verdict.winner))
     thresholds = {name: found for name in candidates.names if (found := _choose_thresholds(_load_headers(candidates, name))) is not None}
     note = "The scores are of masks by each fold's own thresholds, chosen on the same images, which flatters them a little"
     note += "; several folds together predict with the median of those." if len(candidates.folds) > 1 else "."
     return Decision(
         metric="ap_cell_50",
-        configurations=(verdict.winner,),
-        trials=_list_trials(verdict, tables, {}),
-        scores=score_object_pairs(pairs, load_manifest(candidates, verdict.winner), False, workers, progress),
+        configurations=configurations,
+        trials=_list_trials(verdict, singles, tables),
+        scores=score_object_pairs(pairs, load_manifest(candidates, configurations[0]), False, workers, progress),
         thresholds=thresholds,
-        notes=(note,) if thresholds else (),
+        notes=(*notes, *([note] if thresholds else ())),
     )
+
+
+def _list_helped(candidates: Candidates) -> list[tuple[str, ...]]:
+    """A Mask R-CNN and the boundary network of as many dimensions, where both are candidates."""
+    plan = candidates.run.load_plan()
+    products = {one.name: (one.product, one.dimension) for one in plan.configurations if one.name in candidates.names}
+    pairs = product(products.items(), repeat=2)
+    return [(a, b) for (a, (own, size)), (b, (other, same)) in pairs if (own, other) == ("objects", "boundaries") and size == same]
 
 
 def _choose_thresholds(headers: Sequence[ModelHeader]) -> Thresholds | None:

@@ -104,12 +104,16 @@ def choose_product(
 ) -> Verdict:
     """The best single candidate, unless an ensemble is better than it by more than the standard error: it takes twice the time.
 
-    Of several such ensembles the one with the best mean.
+    With `finer` scores, of all candidates, an ensemble is also better where it is by those, and not worse by the others. Of several such
+    ensembles the one with the best mean.
     """
     first, single = next(iter(singles)), choose_single(singles, finer)
     comparisons = {name: compare(table, singles[first]) for name, table in singles.items() if name != first}
     comparisons |= {name: compare(table, singles[single]) for name, table in ensembles.items()}
     better = [name for name in ensembles if comparisons[name].is_gain]
+    if finer is not None:
+        level = [name for name in ensembles if (comparisons[name].difference or 0.0) >= 0]
+        better += [name for name in level if name not in better and compare(finer[name], finer[single]).is_gain]
     winner = max(better, key=lambda name: _or_lowest(compute_mean(ensembles[name])), default=single)
     return Verdict(winner, single, comparisons)
 

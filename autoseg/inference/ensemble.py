@@ -16,23 +16,33 @@ from autoseg.records.choice import Rule
 from autoseg.records.dataset import are_regions
 from autoseg.records.detection import Thresholds
 from autoseg.records.kept import KeptProbabilities
+from autoseg.records.plan import Configuration
 from autoseg.records.training import ModelHeader
 
 
 def join_predictors(predictors: Sequence[Predictor], rules: tuple[Rule, ...] = ()) -> Predictor:
     """One predictor that averages the probabilities of several configurations and applies `rules` to the masks.
 
-    Raises InputError where their classes or channels differ, or they find objects, which cannot be averaged.
+    Objects are those of a Mask R-CNN, which comes first whatever the order; boundary networks that see the same prepared image help it to
+    their outlines. Raises InputError where classes or channels differ, or the products cannot be averaged.
     """
-    first, *others = predictors
+    first, *others = sorted(predictors, key=lambda predictor: predictor.header.configuration.product != "objects")
     for other in others:
-        if first.finds_objects or other.finds_objects:
-            raise InputError("Objects of several configurations cannot be averaged.", _list_names(predictors))
+        if not _are_joinable(first.header.configuration, other.header.configuration):
+            why = "A Mask R-CNN is helped by boundary networks of its own spacing and normalization; classes go with classes."
+            raise InputError(f"{_list_names((first, other))} cannot be averaged.", why)
         for field in ("classes", "channels", "axes", "orientation", "background_value"):
             if getattr(first.header, field) != getattr(other.header, field):
                 raise InputError(f"{_list_names((first, other))} differ in their {field} and cannot be averaged.")
     digest = digest_predictors([predictor.digest for predictor in predictors], rules)
     return replace(first, others=tuple(others), rules=rules, digest=digest)
+
+
+def _are_joinable(first: Configuration, other: Configuration) -> bool:
+    """Whether both give classes, or the second is a boundary network that sees the image which the first, a Mask R-CNN, sees."""
+    products = first.product, other.product
+    same = first.spacing == other.spacing and first.normalization == other.normalization
+    return products == ("classes", "classes") or (products == ("objects", "boundaries") and same)
 
 
 def digest_predictors(digests: Sequence[str], rules: tuple[Rule, ...] = ()) -> str:

@@ -1,7 +1,8 @@
 """From a prepared image to objects: what the networks say is collected once, and settled into objects by thresholds, as often as wanted."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,9 +71,23 @@ class RawProbabilities:
 Raw = RawDetections | RawProbabilities
 
 
-def find_objects(members: Members, image: np.ndarray, background: tuple[float, ...], thresholds: Thresholds) -> list[FoundObject]:
-    """The objects in a prepared image (channel, …) on its own voxels; what lies beyond its border is `background` per channel."""
-    return settle(collect(members, image, background), thresholds)
+def find_objects(
+    members: Members, image: np.ndarray, background: tuple[float, ...], thresholds: Thresholds, helpers: Sequence[Members] = ()
+) -> list[FoundObject]:
+    """The objects in a prepared image (channel, …) on its own voxels; what lies beyond its border is `background` per channel.
+
+    `helpers` are boundary networks that see the same image: their probabilities and those of Mask R-CNN's own head are averaged.
+    """
+    raw = collect(members, image, background)
+    if isinstance(raw, RawDetections) and helpers:
+        raw = join_boundaries(raw, [_collect_probabilities(helper, image, background) for helper in helpers])
+    return settle(raw, thresholds)
+
+
+def join_boundaries(raw: RawDetections, others: Sequence[RawProbabilities]) -> RawDetections:
+    """The boxes and masks of Mask R-CNN with the mean of all that is known of the image's voxels; every network counts alike."""
+    parts = [np.stack([other.values[0], other.values[1:-1].sum(axis=0), other.values[-1]]) for other in others]
+    return replace(raw, boundary=np.mean([raw.boundary, *parts], axis=0))
 
 
 def collect(members: Members, image: np.ndarray, background: tuple[float, ...]) -> Raw:

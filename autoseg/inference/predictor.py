@@ -45,8 +45,8 @@ from autoseg.records.training import ModelHeader
 class Predictor:
     """One network per fold, averaged or, where it finds objects, joined. Safe to use from several threads.
 
-    `others` are of other configurations (inference/ensemble.py): every configuration's probabilities count alike. `rules` are applied to
-    the masks of classes.
+    `others` are of other configurations (inference/ensemble.py): every configuration's probabilities count alike; beside a Mask R-CNN they
+    are boundary networks. `rules` are applied to the masks of classes.
     """
 
     header: ModelHeader
@@ -78,8 +78,8 @@ class Predictor:
         """The objects in a canonical volume, on its grid."""
         configuration, axes = self.header.configuration, self.header.axes
         image, geometry, spacing = self._prepare(volume)
-        members = Members(self.networks, configuration, self.compute, self.mirror)
-        found = find_objects(members, image, measure_background(image), self.thresholds)
+        members, *helpers = (Members(one.networks, one.header.configuration, one.compute, one.mirror) for one in (self, *self.others))
+        found = find_objects(members, image, measure_background(image), self.thresholds, helpers)
         return paint_objects(restore_objects(found, geometry, spacing, axes, configuration, self.thresholds.mask), volume.grid.shape)
 
     def segment(self, volume: Volume) -> np.ndarray:

@@ -3,17 +3,21 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from builders import make_configuration
 from made_up_objects import Seer, draw_ellipsoids, make_detection
 from whole_way import read_array, write_scan
 
 import autoseg as package
 from autoseg.commands.models import Models, load_models
+from autoseg.errors import InputError
+from autoseg.inference.ensemble import join_predictors
 from autoseg.inference.predictor import Predictor
 from autoseg.io.files import save_record
 from autoseg.io.run_folder import FoldFolder
@@ -266,3 +270,37 @@ def test_thresholds_of_a_runs_choice_come_before_the_models(tmp_path):
     plain = load_models(Models(((fold,),), (0,), None), "cpu", mirror=False)
     assert (tuned.thresholds.score, plain.thresholds.score) == (0.3, 0.9)
     assert tuned.digest != plain.digest
+
+
+class Trimmer(torch.nn.Module):
+    """A boundary network that sees background where objects have numbers from 10 on, and the inside of the first class elsewhere."""
+
+    def forward(self, images):
+        far = images[:, 0] >= 10
+        return [torch.stack([far * 40.0 - 20, ~far * 40.0 - 20, far * 0.0 - 20, far * 0.0 - 20], dim=1)]
+
+
+def make_trimmer(**changes):
+    return Predictor(make_header(2, name="boundary_2d", detection=None, **changes), (Trimmer(),), Compute("cpu"), False, "t")
+
+
+def test_a_boundary_network_helps_a_mask_r_cnn_to_its_outlines(cells):
+    """Where half of all that is known says background the mean is one half, and its root with a mask of 1 below the threshold."""
+    seeing, ids = make_seeing(), cells[1]["a"].astype(np.float32)
+    seeing = replace(seeing, header=msgspec.structs.replace(seeing.header, thresholds=Thresholds(mask=0.8)))
+    pairs = (seeing, make_trimmer()), (make_trimmer(), seeing)
+    alone, *joined = (one.predict((ids, (1.0, 1.0))) for one in (seeing, *map(join_predictors, pairs)))
+    known = (ids > 0) & (ids < 10)
+    assert ids.max() >= 12
+    assert (alone[ids >= 10] > 0).mean() > 0.9
+    assert not joined[0][ids >= 10].any()
+    assert (joined[0][known] > 0).mean() > 0.9
+    assert np.array_equal(*joined)
+
+
+def test_only_boundary_networks_of_the_same_image_help(cells):
+    seeing = make_seeing()
+    for pair in ((seeing, seeing), (make_trimmer(), make_trimmer()), (seeing, make_trimmer(spacing=(2.0, 2.0)))):
+        with pytest.raises(InputError, match="cannot be averaged") as caught:
+            join_predictors(pair)
+        assert "boundary networks of its own spacing" in caught.value.why

@@ -271,6 +271,52 @@ def test_validation_cases_without_a_mask_are_named(tmp_path):
     assert "1 validation cases have no mask yet and are left out: case3." in choice.notes
 
 
+OBJECT_NAMES = ("boundary_3d", "instance_3d")
+
+
+def make_object_run(folder, found):
+    """A run of two configurations; `found` are the blocks of each one's masks of a case by its number."""
+    plan = make_plan(*(make_object_configuration(3, name=name) for name in OBJECT_NAMES))
+    plan = msgspec.structs.replace(
+        plan, configurations=(msgspec.structs.replace(plan.configurations[0], detection=None), plan.configurations[1])
+    )
+    dataset = msgspec.structs.replace(make_dataset(classes=("cell",), cases=0), task="instance", label_form="ids")
+    run = make_run(folder, {case: draw(c1=[ORGAN], c2=[LESIONS[0]]) for case in CASES}, {}, plan, dataset)
+    for name in OBJECT_NAMES:
+        for number, own in enumerate(FOLDS):
+            finish_fold(RunFolder(run), name, number, {case: draw(**found[name](int(case[-1]))) for case in own}, Thresholds(score=0.4))
+    return run
+
+
+def test_a_mask_r_cnn_is_tried_with_the_help_of_the_boundary_network(tmp_path, monkeypatch):
+    asked = []
+
+    def predict(run, configurations, folds, output, progress):
+        asked.append((configurations, folds, output.name))
+        for case in CASES:
+            write_scan(output / f"{case}.nii.gz", draw(c1=[ORGAN], c2=[LESIONS[0]]))
+        return {case: output / f"{case}.nii.gz" for case in CASES}
+
+    monkeypatch.setattr(ensemble, "predict_validation", predict)
+    both = {"c1": [ORGAN], "c2": [LESIONS[0]]}
+    found = {"boundary_3d": lambda number: {"c1": [ORGAN]}, "instance_3d": lambda number: {"c1": [ORGAN]} if number % 2 else both}
+    run = make_object_run(tmp_path, found)
+    choice = select(run, workers=1)
+    assert asked == [(("instance_3d", "boundary_3d"), (0, 1), "instance_3d+boundary_3d")]
+    assert choice.configurations == ("instance_3d", "boundary_3d")
+    assert [trial.mean for trial in choice.trials] == [0.5, 0.75, 1.0]
+    assert [trial.versus for trial in choice.trials][2] == "instance_3d"
+    assert set(choice.weights_digests) == set(choice.configurations)
+    assert decode_scores((run / "scores.json").read_bytes(), "").mean["ap_cell_50"] == 1
+
+
+def test_where_the_boundary_network_cannot_help_the_note_says_why(tmp_path):
+    run = make_object_run(tmp_path, dict.fromkeys(OBJECT_NAMES, lambda _: {"c1": [ORGAN]}))
+    choice = select(run, workers=1)
+    assert len(choice.configurations) == 1
+    assert any(note.startswith("The ensemble of instance_3d and boundary_3d is not tried: ") for note in choice.notes)
+
+
 def test_objects_choose_among_configurations_and_take_the_median_of_the_thresholds(tmp_path):
     names = ("instance_3d", "boundary_3d")
     plan = make_plan(*(make_object_configuration(3, name=name) for name in names))

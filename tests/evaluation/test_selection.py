@@ -55,6 +55,15 @@ def test_of_near_equals_the_finer_score_decides():
     assert choose_single({"a": near["a"], "b": near["a"]}) == "a"
 
 
+def test_an_ensemble_may_also_win_by_the_finer_score_where_it_is_not_worse():
+    singles, same = {"a": make(x=[0.8, 0.6, 0.7])}, make(x=[0.7, 0.8, 0.6])
+    finer = {"a": make(x=[0.3, 0.31, 0.32]), "a + b": make(x=[0.4, 0.41, 0.42])}
+    assert choose_product(singles, {"a + b": same}).winner == "a"
+    assert choose_product(singles, {"a + b": same}, finer).winner == "a + b"
+    assert choose_product(singles, {"a + b": make(x=[0.7, 0.79, 0.6])}, finer).winner == "a"
+    assert choose_product(singles, {"a + b": same}, {**finer, "a + b": finer["a"]}).winner == "a"
+
+
 def test_a_change_is_kept_only_where_it_gains_and_no_class_falls():
     before = make(x=[0.5, 0.6, 0.5], y=[0.9, 0.9, 0.9])
     assert judge_change(make(x=[0.7, 0.7, 0.7], y=[0.9, 0.9, 0.9]), before, "x", ["x", "y"])[1]

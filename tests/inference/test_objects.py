@@ -12,7 +12,16 @@ from autoseg.errors import InputError
 from autoseg.inference.clustering import Detections
 from autoseg.inference.detection import detect
 from autoseg.inference.merging import Tile
-from autoseg.inference.objects import Members, RawDetections, RawProbabilities, collect, find_objects, restore_objects, settle
+from autoseg.inference.objects import (
+    Members,
+    RawDetections,
+    RawProbabilities,
+    collect,
+    find_objects,
+    join_boundaries,
+    restore_objects,
+    settle,
+)
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import Compute
 from autoseg.records.detection import Thresholds
@@ -123,6 +132,18 @@ def make_box(*edges, score=0.9, class_number=1, mask=None):
 def stack(*parts):
     boxes, scores, classes, masks = zip(*parts)
     return Detections(np.stack(boxes), np.array(scores, np.float32), np.array(classes), np.stack(masks))
+
+
+def test_a_boundary_network_of_any_classes_counts_like_the_own_head():
+    generator = np.random.default_rng(0)
+    own, other = generator.random((3, 9, 8), dtype=np.float32), generator.random((4, 9, 8), dtype=np.float32)
+    raw = make_raw(stack(make_box(1, 1, 5, 5)), (9, 8), own)
+    joined = join_boundaries(raw, [RawProbabilities(other)])
+    expected = np.stack([own[0] + other[0], own[1] + other[1] + other[2], own[2] + other[3]]) / 2
+    np.testing.assert_allclose(joined.boundary, expected, atol=1e-6)
+    assert (joined.tiles, joined.detections) == (raw.tiles, raw.detections)
+    twice = join_boundaries(raw, [RawProbabilities(other), RawProbabilities(np.concatenate([own[:2], 0 * own[:1], own[2:]]))])
+    np.testing.assert_allclose(twice.boundary[0], (2 * own[0] + other[0]) / 3, atol=1e-6)
 
 
 def test_one_object_of_two_classes_is_kept_once():
