@@ -1,10 +1,13 @@
-"""What each way to tell nuclei apart reaches in the same minutes on fold 0: our Mask R-CNN, our boundary network, and StarDist.
+"""What each way to tell nuclei apart reaches in the same minutes on fold 0: our Mask R-CNN, our boundary network, what is chosen of both,
+
+and StarDist.
 
 python benchmarks/nuclei.py ../shared/data/nuclei PYTHON_OF_AN_ENVIRONMENT_WITH_STARDIST [--minutes 30] [--seed 0] [--only NAME,…]
 
 All train on the images of fold 0 and are scored on its unseen ones by the same code (autoseg evaluate). StarDist, made for one kind of
-image, trains on and is scored by the fluorescence images alone: grey on dark ground. A row that benchmarks/results/nuclei.json has is not
-measured again.
+image, trains on and is scored by the fluorescence images alone: grey on dark ground. `chosen` is what `autoseg select` makes of the
+trainings that the run folder has by then, `chosen_tta` the same with `predict --tta`. A row that benchmarks/results/nuclei.json has is
+not measured again.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from autoseg.io.run_folder import RunFolder
 from autoseg.io.scans import read_components
 
 OURS = ("instance_2d", "boundary_2d")
+PRODUCTS: dict[str, tuple[str, ...]] = {"chosen": (), "chosen_tta": ("--tta",)}  # flags of predict
 METRICS = ("ap_cell_50", "ap_cell_50_95", "f1_50", "pq", "aji", "count_error")
 BATCH = 4  # of StarDist, its own
 DARK = 0.5  # of the brightest value, below which the mean of a fluorescence image lies
@@ -71,6 +75,21 @@ def measure_ours(name: str, folder: Path, minutes: float, seed: int) -> tuple[Pa
     return fold.validation / "scores.json", {**facts, "batch": settings["configuration"]["batch_size"]}
 
 
+def measure_product(scans: Path, folder: Path, flags: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+    """What `select` makes of the trainings of fold 0, on the images that they have not seen; it is asked once for all products."""
+    opened, output = RunFolder(folder), Path(tempfile.mkdtemp()) / "OUT"
+    if not opened.choice.is_file():
+        run("select", folder)
+    run("predict", folder, scans, "-o", output, "--cases", "fold:0", *flags)
+    run("evaluate", output, scans, "--only-predicted")
+    names = json.loads(opened.choice.read_text())["configurations"]
+    folds = [opened.fold(name, 0) for name in names]
+    settings, status = ([json.loads(path.read_text()) for path in paths] for paths in zip(*((one.settings, one.status) for one in folds)))
+    steps, taken = sum(own["steps"] for own in settings), sum(own["seconds"] for own in status) / 60
+    facts = {"configurations": names, "steps": steps, "cores": settings[0]["threads"], "minutes_taken": taken}
+    return output / "scores.json", {**facts, "batch": settings[0]["configuration"]["batch_size"]}
+
+
 def write_grey(root: Path, images: dict[str, Path], labels: dict[str, np.ndarray]) -> None:
     """Images and labels as TIFF for a peer."""
     for part in ("images", "labels"):
@@ -102,7 +121,7 @@ def main() -> None:
     parser.add_argument("stardist", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default=",".join((*OURS, "stardist")))
+    parser.add_argument("--only", default=",".join((*OURS, *PRODUCTS, "stardist")))
     parser.add_argument("--run", type=Path, default=None, help="keep the run here")
     asked = parser.parse_args()
     done = {(row["what"], row["minutes"], row["seed"]) for row in load_rows()}
@@ -117,6 +136,8 @@ def main() -> None:
             continue
         if name == "stardist":
             scores, facts = measure_stardist(asked.stardist, opened, kinds, asked.minutes, asked.seed)
+        elif name in PRODUCTS:
+            scores, facts = measure_product(asked.scans, folder, PRODUCTS[name])
         else:
             scores, facts = measure_ours(name, folder, asked.minutes, asked.seed)
         row = {

@@ -177,6 +177,8 @@ def make_minutes() -> list[str]:
 NAMES = {
     "instance_2d": "Mask R-CNN (`instance_2d`)",
     "boundary_2d": "boundary network (`boundary_2d`)",
+    "chosen": "chosen by `autoseg select`",
+    "chosen_tta": "the same, mirrored too (`predict --tta`)",
     "stardist": "StarDist, from scratch",
 }
 
@@ -208,7 +210,8 @@ def make_nuclei() -> list[str]:
         best = row.get("all") or row["fluorescence"]
         others = " | ".join(f"{best[metric]:.3f}" for metric in ("f1_50", "pq", "aji"))
         length = f"{row['minutes']:g} ({row['minutes_taken']:.0f}) | {row['cores']} | {row['steps']} x {row['batch']}"
-        lines.append(f"| {NAMES[row['what']]} | {length} | {shares} | {others} |")
+        members = f": {' + '.join(row['configurations'])}" if row["what"] == "chosen" else ""
+        lines.append(f"| {NAMES[row['what']]}{members} | {length} | {shares} | {others} |")
     known = next((row for row in rows if "all" in row), rows[0])
     counts = ", ".join(f"{known[group]['images']} {group}" for group in ("all", "fluorescence", "other") if group in known)
     return [

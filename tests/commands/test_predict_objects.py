@@ -12,21 +12,25 @@ import SimpleITK as sitk
 import torch
 from builders import make_configuration
 from made_up_objects import Seer, draw_ellipsoids, make_detection
+from planned_runs import make_dataset, make_plan, write_run
 from whole_way import read_array, write_scan
 
 import autoseg as package
+from autoseg.commands.ensemble import predict_validation
 from autoseg.commands.models import Models, load_models
-from autoseg.errors import InputError
+from autoseg.errors import CasesFailed, InputError
 from autoseg.inference.ensemble import join_predictors
 from autoseg.inference.predictor import Predictor
-from autoseg.io.files import save_record
-from autoseg.io.run_folder import FoldFolder
+from autoseg.io.files import load_record, save_record
+from autoseg.io.run_folder import FoldFolder, RunFolder
 from autoseg.io.weights import save_tensors
 from autoseg.networks.build import build_network, export_weights
 from autoseg.networks.devices import Compute
 from autoseg.records.choice import Choice
-from autoseg.records.dataset import Channel, ClassLabel
+from autoseg.records.dataset import Case, Channel, ClassLabel
 from autoseg.records.detection import Thresholds
+from autoseg.records.predictions import Predictions
+from autoseg.records.splits import Fold, Splits
 from autoseg.records.training import ModelHeader
 
 NAMES = ("cell", "debris")
@@ -54,9 +58,9 @@ def make_header(dimension, **changes):
     )
 
 
-def write_model(folder, dimension=2, with_detection=True):
+def write_model(folder, dimension=2, with_detection=True, **changes):
     """An untrained model in a folder."""
-    header = make_header(dimension, detection=make_detection(dimension, mask_bins=(4,) * dimension) if with_detection else None)
+    header = make_header(dimension, detection=make_detection(dimension, mask_bins=(4,) * dimension) if with_detection else None, **changes)
     fold, configuration = FoldFolder(folder), header.configuration
     outputs = 3 if with_detection else 4
     network = build_network(configuration.network, 1, outputs, detection=configuration.detection)
@@ -304,3 +308,29 @@ def test_only_boundary_networks_of_the_same_image_help(cells):
         with pytest.raises(InputError, match="cannot be averaged") as caught:
             join_predictors(pair)
         assert "boundary networks of its own spacing" in caught.value.why
+
+
+def test_the_pair_predicts_the_images_that_its_fold_has_not_seen_once(cells, tmp_path):
+    names, (scans, truth) = ("instance_2d", "boundary_2d"), cells
+    header = make_header(2)
+    listed = tuple(Case(id=case, images=(f"{case}.png",), label=f"{case}.png") for case in sorted(truth))
+    dataset = msgspec.structs.replace(
+        make_dataset(cases=0), root=str(scans), dimension=2, task="instance", cases=listed, channels=header.channels
+    )
+    run = RunFolder(write_run(tmp_path / "run", make_plan(), dataset))
+    save_record(
+        run.path / "splits.json", Splits(folds=(Fold(training=("b",), validation=("a", "empty")), Fold(training=("a",), validation=("b",))))
+    )
+    for fold in (0, 1):
+        for name in names:
+            write_model(run.fold(name, fold).path, with_detection=name == "instance_2d", name=name)
+    masks = predict_validation(run, names, (0, 1), tmp_path / "out")
+    assert sorted(masks) == sorted(truth)
+    assert {case: read_array(path).shape for case, path in masks.items()} == {case: ids.shape for case, ids in truth.items()}
+    manifests = [load_record(Predictions, tmp_path / "out" / f"fold_{fold}" / "predictions.json") for fold in (0, 1)]
+    assert [one.configurations for one in manifests] == [names, names]
+    times = {case: path.stat().st_mtime_ns for case, path in masks.items()}
+    assert {case: path.stat().st_mtime_ns for case, path in predict_validation(run, names, (0, 1), tmp_path / "out").items()} == times
+    (scans / "b.png").write_bytes(b"no image")
+    with pytest.raises(CasesFailed, match="1 validation cases could not be predicted: b "):
+        predict_validation(run, names, (0, 1), tmp_path / "out")
