@@ -60,11 +60,15 @@ class Judge:
         return float(np.mean([self.rate(case, thresholds) for case in cases]))
 
     def choose(self, cases: Sequence[TuningCase], start: Thresholds) -> Thresholds:
-        """Searches one threshold after the other, twice over all; of values about as good as the best the middle one is taken."""
+        """Searches one threshold after the other, twice over all; of values about as good as the best the middle one is taken.
+
+        Of least sizes it is the best itself, of equals the lowest: small objects are left out only where that helps.
+        """
         chosen = start
         for _, (name, values) in product(range(PASSES), list_choices(cases)):
             reached = [self.rate_all(cases, msgspec.structs.replace(chosen, **{name: value})) for value in values]
-            chosen = msgspec.structs.replace(chosen, **{name: take_middle(values, reached)})
+            best = values[int(np.argmax(reached))] if name == "smallest" else take_middle(values, reached)
+            chosen = msgspec.structs.replace(chosen, **{name: best})
         return chosen
 
     def judge_halves(self, start: Thresholds) -> float | None:

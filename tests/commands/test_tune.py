@@ -64,6 +64,12 @@ def test_sizes_are_tried_only_up_to_those_of_true_objects():
     assert dict(list_choices([make_case("empty", empty=True)]))["smallest"] == (0.0,)
 
 
+def test_small_objects_are_left_out_only_where_that_helps(monkeypatch):
+    monkeypatch.setattr("autoseg.commands.tune.list_choices", lambda cases: [("smallest", (0.0, 10.0, 20.0, 50.0))])
+    assert Judge([make_case("a", spots=0)]).choose([make_case("a", spots=0)], START).smallest == 0
+    assert Judge([make_case("b")]).choose([make_case("b")], START).smallest == 50  # more than the 36 of a spot
+
+
 def test_the_middle_of_a_plateau_is_taken():
     assert take_middle((1, 2, 3), (0.2, 0.9, 0.1)) == 2
     assert take_middle((1, 2, 3, 4, 5), (0.9, 0.9, 0.9, 0.9, 0.9)) == 3
