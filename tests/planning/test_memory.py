@@ -20,6 +20,8 @@ from autoseg.training.losses import compute_loss
 from autoseg.training.precision import BF16_FLAGS
 from autoseg.training.trainer import start_state, take_step
 
+torch.set_num_threads(1)  # every further thread has scratch memory of its own
+
 
 def make_network(kind, features, strides, kernels=None, depth=2, decoder=1):
     """A network of `depth` convolutions or blocks per stage, strides given from the second stage on; kernels of 3 where none are given."""
