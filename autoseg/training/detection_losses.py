@@ -48,8 +48,7 @@ def compute_box_loss(logits: Tensor, deltas: Tensor, proposals: Tensor, classes:
 def compute_mask_loss(logits: Tensor, classes: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of each box (K,) in the channel of its class (K,) 1 … N alone (He 2017, section 3), mean over cells and boxes.
 
-    logits (K, N, *size), targets (K, *size) shares of each cell. Without Dice, which has masks of small objects grow: their outlines are
-    doubtful, and a doubtful cell adds more to its Dice than it costs.
+    logits (K, N, *size), targets (K, *size) shares of each cell.
     """
     own = logits.float()[torch.arange(len(classes), device=classes.device), classes - 1].flatten(1)
     entropy = F.binary_cross_entropy_with_logits(own, targets.flatten(1), reduction="none").mean(dim=1)
