@@ -219,7 +219,8 @@ def make_nuclei() -> list[str]:
         *lines,
         "",
         f"Images: {counts}; F1, PQ and AJI over the first of these columns that has a value. One seed each. "
-        "Our thresholds are chosen on 40 of these images, and some numbers of the profile were chosen by trainings on this fold, which flatters ours. "
+        "Our thresholds are chosen on 40 of these images, and some numbers of the profile were chosen by trainings on "
+        "this fold, which flatters ours. "
         f"{show_machines(rows)}",
         "",
     ]
